@@ -1,0 +1,51 @@
+"""Column types shared by the tables: aware UTC times, 64-bit integers, JSON documents."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time. timestamptz in PostgreSQL; in SQLite the text `YYYY-MM-DD HH:MM:SS.ffffff`.
+
+    Raises ValueError for a naive datetime: a time without a zone is a bug here.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}: pass an aware UTC time")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def time_column(**options: Any) -> Any:
+    """A required aware UTC time column."""
+    return Field(sa_type=UtcDateTime, nullable=False, **options)
+
+
+def optional_time_column(**options: Any) -> Any:
+    """An aware UTC time column that may be unknown."""
+    return Field(default=None, sa_type=UtcDateTime, nullable=True, **options)
+
+
+def big_integer_column(default: Any = None, **options: Any) -> Any:
+    """A 64-bit integer column (a plain int is 32-bit in PostgreSQL)."""
+    return Field(default=default, sa_type=BigInteger, **options)
+
+
+def json_column(default_factory: Any = dict) -> Any:
+    """A JSON document column."""
+    return Field(default_factory=default_factory, sa_type=JSON, nullable=False)

@@ -1,0 +1,99 @@
+"""Findings, their append-only events, and incidents. Each has an episode: a new fault is a new episode."""
+
+from datetime import datetime
+
+from sqlalchemy import Index
+from sqlmodel import Field, SQLModel
+
+from app.store.columns import big_integer_column, json_column, optional_time_column, time_column
+
+
+class Finding(SQLModel, table=True):
+    """One episode of one rule on one node or GPU. Open while closed_at is None."""
+
+    cluster: str = Field(primary_key=True)
+    episode: str = Field(primary_key=True)
+    node: str
+    gpu_uuid: str | None = None
+    rule: str
+    severity: str  # info, advice, warning, critical, fatal
+    changes_health: bool = True
+    message: str
+    action: str = ""
+    xid: int | None = None
+    opened_at: datetime = time_column()
+    seen_at: datetime = time_column()
+    closed_at: datetime | None = optional_time_column()
+
+    __table_args__ = (Index("finding_by_node", "cluster", "node"),)
+
+
+class HealthEvent(SQLModel, table=True):
+    """Append only: a finding opened or closed, an XID, a change of a node's health."""
+
+    __tablename__ = "health_event"
+    id: int | None = big_integer_column(primary_key=True)
+    cluster: str
+    at: datetime = time_column()
+    node: str
+    gpu_uuid: str | None = None
+    kind: str  # finding_opened, finding_closed, xid, node_health
+    code: str  # rule name, xid-79, Healthy...
+    severity: str
+    episode: str | None = None
+    message: str = ""
+    count: int = 1
+
+    __table_args__ = (
+        Index("health_event_by_time", "cluster", "at"),
+        Index("health_event_by_node", "cluster", "node", "at"),
+    )
+
+
+class EventDay(SQLModel, table=True):
+    """Daily count of events by node and code, so that long windows need no scan."""
+
+    __tablename__ = "event_day"
+    cluster: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)
+    node: str = Field(primary_key=True)
+    code: str = Field(primary_key=True)
+    count: int = 0
+
+
+class Incident(SQLModel, table=True):
+    """What a person works on: the findings of one cause, whom they hurt, and what to do."""
+
+    cluster: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    episode: int = 1
+    scope: str  # node, rack, block, pipeline
+    subject: str  # name of the node, rack...
+    severity: str
+    title: str
+    cause: str  # rule of the first finding
+    action: str = ""
+    opened_at: datetime = time_column()
+    updated_at: datetime = time_column()
+    resolved_at: datetime | None = optional_time_column()
+    acknowledged_at: datetime | None = optional_time_column()
+    acknowledged_by: str | None = None
+    owner: str | None = None
+    jobs: list = json_column(list)  # [{"uid","namespace","name","gpus"}]
+    gpus_hurt: int = 0
+    findings: list = json_column(list)  # episodes
+
+
+class IncidentEvent(SQLModel, table=True):
+    """The timeline of an incident."""
+
+    __tablename__ = "incident_event"
+    id: int | None = big_integer_column(primary_key=True)
+    cluster: str
+    incident_id: str
+    at: datetime = time_column()
+    kind: str  # opened, finding, hurt, acknowledged, note, operation, resolved
+    author: str = ""
+    message: str = ""
+
+    __table_args__ = (Index("incident_event_by_incident", "cluster", "incident_id", "at"),)
