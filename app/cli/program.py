@@ -1,0 +1,40 @@
+"""Puts the commands together and turns an error into one sentence and an exit code."""
+
+import sys
+
+import typer
+
+from app.cli import processes, simulate
+from app.cli.outcome import FAILED
+from app.errors import PitwallError, SettingsError
+from collectors.errors import CollectorError
+
+HELP = (
+    "The control room of an H100 training cluster. Commands of people speak to /v1 at PITWALL_URL."
+)
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    program = typer.Typer(
+        name="pitwall",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    processes.register(program)
+    simulate.register(program)
+    return program
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 failed, 2 bad use, 3 refused, 4 --wait ran out."""
+    try:
+        build()(args=arguments)
+    except (PitwallError, CollectorError) as error:
+        typer.echo(f"pitwall: {error}", err=True)
+        sys.exit(getattr(error, "exit_code", 2 if isinstance(error, SettingsError) else FAILED))
+    except KeyboardInterrupt:
+        sys.exit(130)
