@@ -1,0 +1,153 @@
+"""The pure step from one poll of a node to the next: its ledger of open findings.
+
+A level finding (a rule over readings) closes when its rule no longer holds; an XID's closes
+when its named action is seen. What cannot be judged stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from collectors.health import (
+    GPU_RULES,
+    NODE_RULES,
+    NodeFacts,
+    Rule,
+    describe,
+    read_gpu,
+    read_node,
+)
+from collectors.ledger import Ledger, Moment, OpenFinding
+from collectors.readings import GpuReading
+from collectors.report import Finding, XidEvent
+from collectors.xid_findings import apply_xid, follow, has_ended
+
+GPU_COUNT = "gpu-count"
+
+
+def judge(
+    ledger: Ledger,
+    *,
+    moment: Moment,
+    facts: NodeFacts,
+    gpus: Sequence[GpuReading] | None = None,
+    xids: Iterable[XidEvent] = (),
+    known: Mapping[str, GpuReading] | None = None,
+) -> Ledger:
+    """Return the ledger after one poll (`gpus`), or without one (None), and these XID events.
+
+    Without a poll nothing about a GPU is judged: what is open stays open. `known` are the
+    last readings by UUID, by default those of this poll. XID events are taken in order; one
+    seen before (same event id, greater count) counts its repeats only.
+    """
+    opened = {entry.key: entry for entry in ledger.open}
+    waiting = dict(ledger.waiting)
+    by_uuid = {reading.uuid: reading for reading in gpus} if gpus is not None else None
+    if opened:
+        _close_ended(opened, by_uuid, facts=facts, moment=moment)
+    for reading in gpus or ():
+        read = read_gpu(reading)
+        for rule in GPU_RULES:
+            _apply_level(
+                rule,
+                f"{rule.name}/{reading.uuid}",
+                read,
+                opened=opened,
+                waiting=waiting,
+                moment=moment,
+                gpu_uuid=reading.uuid,
+                pod_uids=reading.pod_uids,
+            )
+    read = read_node(facts)
+    lone = facts.missing_gpus[0] if len(facts.missing_gpus) == 1 else None
+    for rule in NODE_RULES:
+        _apply_level(
+            rule,
+            rule.name,
+            read,
+            opened=opened,
+            waiting=waiting,
+            moment=moment,
+            gpu_uuid=lone if rule.name == GPU_COUNT else None,
+        )
+    for event in xids:
+        apply_xid(event, opened, known=known or by_uuid or {}, moment=moment)
+    return Ledger(open=tuple(opened.values()), waiting=waiting)
+
+
+def _close_ended(
+    opened: dict[str, OpenFinding],
+    by_uuid: Mapping[str, GpuReading] | None,
+    *,
+    facts: NodeFacts,
+    moment: Moment,
+) -> None:
+    complete = facts.gpu_count is not None and facts.gpu_count >= (facts.expected_gpus or 0)
+    for key, entry in list(opened.items()):
+        reading = by_uuid.get(entry.gpu_uuid) if by_uuid and entry.gpu_uuid else None
+        # All expected GPUs are there and this one is not among them: the board was changed.
+        replaced = by_uuid is not None and entry.gpu_uuid is not None and reading is None
+        if replaced and complete and key != GPU_COUNT:
+            del opened[key]
+        elif entry.cleared_by is not None:
+            if has_ended(entry, reading, moment=moment):
+                del opened[key]
+            elif reading is not None:
+                opened[key] = follow(entry, reading)
+
+
+def _apply_level(
+    rule: Rule,
+    key: str,
+    read: Callable[[str], Any],
+    *,
+    opened: dict[str, OpenFinding],
+    waiting: dict[str, Any],
+    moment: Moment,
+    gpu_uuid: str | None,
+    pod_uids: tuple[str, ...] = (),
+) -> None:
+    held = rule.test(read)
+    if held is None:
+        return
+    entry = opened.get(key)
+    now = moment.now
+    if not held:
+        if waiting:
+            waiting.pop(key, None)
+        if entry is not None and now - entry.last_true_at >= timedelta(
+            seconds=rule.keep_firing_seconds
+        ):
+            del opened[key]
+        return
+    message = describe(rule, read)
+    if entry is not None:
+        finding = msgspec.structs.replace(entry.finding, message=message)
+        opened[key] = msgspec.structs.replace(entry, finding=finding, last_true_at=now)
+        return
+    since = waiting.get(key, now)
+    if now - since < timedelta(seconds=rule.hold_seconds):
+        waiting[key] = since
+        return
+    waiting.pop(key, None)
+    opened[key] = OpenFinding(
+        key=key,
+        boot_id=moment.boot_id,
+        last_true_at=now,
+        gpu_uuid=gpu_uuid,
+        finding=Finding(
+            episode=moment.new_episode(),
+            rule=rule.name,
+            severity=rule.severity,
+            message=message,
+            action=rule.action,
+            since=since,
+            gpu_uuid=gpu_uuid,
+            changes_health=rule.changes_health,
+            pod_uids=pod_uids,
+        ),
+    )
