@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import processes, simulate
+from app.cli import listings, operations, processes, simulate
 from app.cli.outcome import FAILED
 from app.errors import PitwallError, SettingsError
 from collectors.errors import CollectorError
@@ -26,6 +26,8 @@ def build() -> typer.Typer:
     )
     processes.register(program)
     simulate.register(program)
+    listings.register(program)
+    operations.register(program)
     return program
 
 

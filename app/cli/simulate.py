@@ -5,6 +5,12 @@ from typing import Annotated
 
 import typer
 
+from app.cli.output import print_json
+from app.cli.simulator_control import call_simulator
+
+DEMO_DIRECTORY = Path(".demo")
+Directory = Annotated[Path, typer.Option(help="Where kubeconfig and simulator.json are.")]
+
 
 def register(program: typer.Typer) -> None:
     program.add_typer(_group(), name="simulate")
@@ -14,6 +20,9 @@ def register(program: typer.Typer) -> None:
 def _group() -> typer.Typer:
     group = typer.Typer(help="The simulated cluster.", rich_markup_mode=None)
     group.callback(invoke_without_command=True)(simulate)
+    group.command("fault")(fault)
+    group.command("faults")(faults)
+    group.command("repair")(repair)
     return group
 
 
@@ -24,9 +33,7 @@ def simulate(
     port: Annotated[int, typer.Option(help="Kubernetes API; 0 takes a free one.")] = 0,
     port_prometheus: Annotated[int, typer.Option(help="Prometheus API; 0 takes a free one.")] = 0,
     port_control: Annotated[int, typer.Option(help="Control API; 0 takes a free one.")] = 0,
-    directory: Annotated[Path, typer.Option(help="Gets kubeconfig and simulator.json.")] = Path(
-        ".demo"
-    ),
+    directory: Directory = DEMO_DIRECTORY,
 ) -> None:
     """Serve a simulated cluster: the Kubernetes API, a Prometheus API and faults."""
     if context.invoked_subcommand is not None:
@@ -44,11 +51,40 @@ def simulate(
 
 
 def simulate_agents(
-    directory: Annotated[Path, typer.Option(help="Holds kubeconfig and simulator.json.")] = Path(
-        ".demo"
-    ),
+    directory: Directory = DEMO_DIRECTORY,
 ) -> None:
     """Run the agents of a simulated cluster: the agent's own poll, judge and push code."""
     from app.simulator.fleet import run
 
     run(directory)
+
+
+def fault(
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    kind: Annotated[str, typer.Argument(help="xid-N, gpu-lost, nvml-hang, node-dead, ...")],
+    gpu: Annotated[
+        int | None, typer.Option(min=0, help="Index of the GPU; else the first.")
+    ] = None,
+    directory: Directory = DEMO_DIRECTORY,
+) -> None:
+    """Break something: a GPU, its driver, or the whole node."""
+    body = {"node": node, "kind": kind}
+    call_simulator(
+        directory, "POST", "/simulator/faults", body=body if gpu is None else {**body, "gpu": gpu}
+    )
+    where = node if gpu is None else f"GPU {gpu} of {node}"
+    typer.echo(f"{kind} is on {where}; `pitwall simulate repair {node}` ends it.")
+
+
+def faults(directory: Directory = DEMO_DIRECTORY) -> None:
+    """Say what is broken, as JSON."""
+    print_json(call_simulator(directory, "GET", "/simulator/faults"))
+
+
+def repair(
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    directory: Directory = DEMO_DIRECTORY,
+) -> None:
+    """Repair a node: its faults end, and it boots anew."""
+    call_simulator(directory, "DELETE", "/simulator/faults", params={"node": node})
+    typer.echo(f"{node} is repaired and boots.")
