@@ -140,6 +140,21 @@ RULES: tuple[Rule, ...] = (
         quiet={"error_code": None},
     ),
     Rule(
+        name="gpu-unreadable",
+        scope="gpu",
+        severity="critical",
+        conditions=(
+            Condition("error_code", ">", 0, absent=0),
+            Condition("error_code", "!=", GPU_IS_LOST, absent=0),
+            Condition("error_code", "!=", RESET_REQUIRED, absent=0),
+        ),
+        message="GPU {index} ({pci_bus_id}) cannot be read: NVML error {error_code}.",
+        action=RESTART_NODE,
+        source="judgement: a GPU that answers nothing is not usable",
+        fires={"error_code": 999},
+        quiet={"error_code": 15},
+    ),
+    Rule(
         name="ecc-uncorrected",
         scope="gpu",
         severity="critical",

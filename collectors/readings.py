@@ -15,6 +15,9 @@ MAX_COUNT = 2**63 - 1
 """Largest counter taken, so that each fits a signed 64-bit column."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+Small = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+"""Indices, states and widths: a plain 32-bit column holds them."""
+
 Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Celsius = Annotated[float, msgspec.Meta(ge=-273.15, le=1000.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]
@@ -56,16 +59,16 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """
 
     uuid: Uuid
-    index: Count | None = None
+    index: Small | None = None
     pci_bus_id: Text | None = None
     serial: Text | None = None
     name: Text | None = None
-    module_id: Count | None = None
-    minor_number: Count | None = None
+    module_id: Small | None = None
+    minor_number: Small | None = None
     vbios_version: Text | None = None
     persistence_mode: bool | None = None
     mig_mode: bool | None = None
-    error_code: Count | None = None
+    error_code: Small | None = None
 
     temperature_celsius: Celsius | None = None
     memory_temperature_celsius: Celsius | None = None
@@ -86,23 +89,23 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ecc_corrected_total: Count | None = None
     ecc_uncorrected_total: Count | None = None
     sram_uncorrected_total: Count | None = None
-    remapped_correctable: Count | None = None
-    remapped_uncorrectable: Count | None = None
+    remapped_correctable: Small | None = None
+    remapped_uncorrectable: Small | None = None
     remap_pending: bool | None = None
     remap_failure: bool | None = None
 
-    pcie_generation: Count | None = None
-    pcie_generation_max: Count | None = None
-    pcie_width: Count | None = None
-    pcie_width_max: Count | None = None
+    pcie_generation: Small | None = None
+    pcie_generation_max: Small | None = None
+    pcie_width: Small | None = None
+    pcie_width_max: Small | None = None
     pcie_replay_total: Count | None = None
-    nvlink_active_links: Count | None = None
+    nvlink_active_links: Small | None = None
     nvlink_crc_errors_total: Count | None = None
     nvlink_replay_errors_total: Count | None = None
     nvlink_recovery_errors_total: Count | None = None
-    fabric_state: Count | None = None
-    fabric_status: Count | None = None
-    recovery_action: Count | None = None
+    fabric_state: Small | None = None
+    fabric_status: Small | None = None
+    recovery_action: Small | None = None
 
     processes: Annotated[tuple[GpuProcess, ...], msgspec.Meta(max_length=1024)] = ()
     pod_uids: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
