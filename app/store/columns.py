@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field
 
@@ -41,9 +41,19 @@ def optional_time_column(**options: Any) -> Any:
     return Field(default=None, sa_type=UtcDateTime, nullable=True, **options)
 
 
-def big_integer_column(default: Any = None, **options: Any) -> Any:
+def big_integer_column(*, default: Any = None, **options: Any) -> Any:
     """A 64-bit integer column (a plain int is 32-bit in PostgreSQL)."""
     return Field(default=default, sa_type=BigInteger, **options)
+
+
+def identity_column() -> Any:
+    """A 64-bit key that the database counts up.
+
+    SQLite counts only a column of the very type INTEGER (its rowid), which is 64-bit there.
+    """
+    return Field(
+        default=None, primary_key=True, sa_type=BigInteger().with_variant(Integer(), "sqlite")
+    )
 
 
 def json_column(default_factory: Any = dict) -> Any:

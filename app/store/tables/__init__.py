@@ -3,7 +3,15 @@
 from sqlmodel import SQLModel
 
 from app.store.tables.alerts import Alert, AlertDelivery, Silence
-from app.store.tables.fleet import FleetFrame, Gpu, GpuHistory, GpuHour, Node, SummaryBlock
+from app.store.tables.fleet import (
+    FleetFrame,
+    Gpu,
+    GpuHistory,
+    GpuHour,
+    GpuMinute,
+    Node,
+    SummaryBlock,
+)
 from app.store.tables.health import EventDay, Finding, HealthEvent, Incident, IncidentEvent
 from app.store.tables.jobs import Job, Placement, Pod, Rank
 from app.store.tables.operations import (
@@ -14,13 +22,13 @@ from app.store.tables.operations import (
     Request,
     Reservation,
 )
-from app.store.tables.pipeline import Lease, ReportStream, SourceStatus
+from app.store.tables.pipeline import Lease, ReportStream, RetentionMark, SourceStatus
 
 metadata = SQLModel.metadata
 
 __all__ = [
     "Alert", "AlertDelivery", "AuditEntry", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
-    "GpuHour", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "Node", "Operation",
-    "OperationNode", "OperationStep", "Placement", "Pod", "Rank", "ReportStream", "Request",
-    "Reservation", "Silence", "SourceStatus", "SummaryBlock", "metadata",
+    "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "Node",
+    "Operation", "OperationNode", "OperationStep", "Placement", "Pod", "Rank", "ReportStream",
+    "Request", "Reservation", "RetentionMark", "Silence", "SourceStatus", "SummaryBlock", "metadata",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import LargeBinary
+from sqlalchemy import Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
 from app.store.columns import big_integer_column, json_column, optional_time_column, time_column
@@ -19,10 +19,10 @@ class Node(SQLModel, table=True):
     kind: str | None = None  # nvidia.com/gpu.product
     driver_version: str | None = None
     boot_id: str | None = None
-    gpu_count: int | None = None  # as NVML counts now
-    gpu_count_expected: int | None = None  # highest ever seen
-    gpu_allocatable: int | None = None  # as Kubernetes says
-    gpu_requested: int | None = None  # by pods that are not terminal
+    gpu_count: int | None = big_integer_column()  # as NVML counts now
+    gpu_count_expected: int | None = big_integer_column()  # highest ever seen
+    gpu_allocatable: int | None = big_integer_column()  # as Kubernetes says
+    gpu_requested: int | None = big_integer_column()  # by pods that are not terminal
     health: str = "Unknown"  # Healthy, Degraded, Failing, Unknown
     health_reason: str = "no report yet"
     health_since: datetime | None = optional_time_column()
@@ -44,7 +44,7 @@ class Gpu(SQLModel, table=True):
     cluster: str = Field(primary_key=True)
     uuid: str = Field(primary_key=True)
     node: str
-    index: int | None = None
+    index: int | None = big_integer_column()
     pci_bus_id: str | None = None
     serial: str | None = None
     name: str | None = None
@@ -67,21 +67,42 @@ class Gpu(SQLModel, table=True):
     memory_total_bytes: int | None = big_integer_column()
     ecc_corrected_total: int | None = big_integer_column()
     ecc_uncorrected_total: int | None = big_integer_column()
-    remapped_correctable: int | None = None
-    remapped_uncorrectable: int | None = None
+    remapped_correctable: int | None = big_integer_column()
+    remapped_uncorrectable: int | None = big_integer_column()
     remap_pending: bool | None = None
     remap_failure: bool | None = None
-    pcie_generation: int | None = None
-    pcie_width: int | None = None
+    pcie_generation: int | None = big_integer_column()
+    pcie_width: int | None = big_integer_column()
     pcie_replay_total: int | None = big_integer_column()
-    nvlink_active_links: int | None = None
+    nvlink_active_links: int | None = big_integer_column()
     nvlink_crc_errors_total: int | None = big_integer_column()
-    fabric_state: int | None = None
-    recovery_action: int | None = None
-    last_xid: int | None = None
+    fabric_state: int | None = big_integer_column()
+    recovery_action: int | None = big_integer_column()
+    last_xid: int | None = big_integer_column()
     last_xid_at: datetime | None = optional_time_column()
     missing: str | None = None  # JSON object field -> reason; None when nothing is missing
     observed_at: datetime | None = optional_time_column()
+
+    # An index on a column that changes with each poll would end PostgreSQL's in-place updates; `node`
+    # never changes in place. Without rowid SQLite keeps one tree instead of two.
+    __table_args__ = (Index("gpu_by_node", "cluster", "node"), {"sqlite_with_rowid": False})
+
+
+class GpuMinute(SQLModel, table=True):
+    """One minute of a node as one ingest process saw it; packed into gpu_history when its hour is over.
+
+    Flat rows, since growing an hour's chunk in place would rewrite it sixty times. Several ingest
+    processes may each hold a part of a node's minute; readers merge them.
+    """
+
+    __tablename__ = "gpu_minute"
+    cluster: str = Field(primary_key=True)
+    minute_at: datetime = Field(sa_type=time_column().sa_type, primary_key=True)
+    node: str = Field(primary_key=True)
+    writer: str = Field(primary_key=True)
+    chunk: bytes = Field(sa_type=LargeBinary)
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class GpuHistory(SQLModel, table=True):
@@ -92,6 +113,8 @@ class GpuHistory(SQLModel, table=True):
     hour_at: datetime = Field(sa_type=time_column().sa_type, primary_key=True)
     node: str = Field(primary_key=True)
     chunk: bytes = Field(sa_type=LargeBinary)
+
+    __table_args__ = (Index("gpu_history_by_node", "cluster", "node", "hour_at"),)
 
 
 class GpuHour(SQLModel, table=True):

@@ -2,10 +2,16 @@
 
 from datetime import datetime
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
-from app.store.columns import big_integer_column, json_column, optional_time_column, time_column
+from app.store.columns import (
+    big_integer_column,
+    identity_column,
+    json_column,
+    optional_time_column,
+    time_column,
+)
 
 
 class Finding(SQLModel, table=True):
@@ -20,19 +26,33 @@ class Finding(SQLModel, table=True):
     changes_health: bool = True
     message: str
     action: str = ""
-    xid: int | None = None
+    xid: int | None = big_integer_column()
     opened_at: datetime = time_column()
     seen_at: datetime = time_column()
     closed_at: datetime | None = optional_time_column()
 
-    __table_args__ = (Index("finding_by_node", "cluster", "node"),)
+    __table_args__ = (
+        Index("finding_by_node", "cluster", "node", "opened_at"),
+        Index(
+            "finding_open",
+            "cluster",
+            "node",
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index("finding_by_opening", "opened_at"),
+    )
 
 
 class HealthEvent(SQLModel, table=True):
-    """Append only: a finding opened or closed, an XID, a change of a node's health."""
+    """Append only: a finding opened or closed, an XID, a change of a node's health.
+
+    Triggers refuse UPDATE always and DELETE of what retention_mark has not given free. An XID
+    whose count grows is told by a further row with what was added, so counts are summed.
+    """
 
     __tablename__ = "health_event"
-    id: int | None = big_integer_column(primary_key=True)
+    id: int | None = identity_column()
     cluster: str
     at: datetime = time_column()
     node: str
@@ -40,13 +60,14 @@ class HealthEvent(SQLModel, table=True):
     kind: str  # finding_opened, finding_closed, xid, node_health
     code: str  # rule name, xid-79, Healthy...
     severity: str
-    episode: str | None = None
+    episode: str | None = None  # of the finding, or the XID's event id
     message: str = ""
-    count: int = 1
+    count: int = big_integer_column(default=1, nullable=False)
 
     __table_args__ = (
         Index("health_event_by_time", "cluster", "at"),
         Index("health_event_by_node", "cluster", "node", "at"),
+        Index("health_event_by_episode", "cluster", "episode"),
     )
 
 
@@ -58,7 +79,7 @@ class EventDay(SQLModel, table=True):
     day: str = Field(primary_key=True)
     node: str = Field(primary_key=True)
     code: str = Field(primary_key=True)
-    count: int = 0
+    count: int = big_integer_column(default=0, nullable=False)
 
 
 class Incident(SQLModel, table=True):
@@ -83,12 +104,25 @@ class Incident(SQLModel, table=True):
     gpus_hurt: int = 0
     findings: list = json_column(list)  # episodes
 
+    __table_args__ = (
+        Index(
+            "incident_one_open",
+            "cluster",
+            "scope",
+            "subject",
+            unique=True,
+            sqlite_where=text("resolved_at IS NULL"),
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index("incident_by_opening", "cluster", "opened_at"),
+    )
+
 
 class IncidentEvent(SQLModel, table=True):
     """The timeline of an incident."""
 
     __tablename__ = "incident_event"
-    id: int | None = big_integer_column(primary_key=True)
+    id: int | None = identity_column()
     cluster: str
     incident_id: str
     at: datetime = time_column()

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
-from app.store.columns import big_integer_column, json_column, optional_time_column, time_column
+from app.store.columns import identity_column, json_column, optional_time_column, time_column
 
 
 class Request(SQLModel, table=True):
@@ -98,7 +98,7 @@ class OperationStep(SQLModel, table=True):
     """One idempotent step. Claimed with the lease's epoch in one transaction before its call."""
 
     __tablename__ = "operation_step"
-    id: int | None = big_integer_column(primary_key=True)
+    id: int | None = identity_column()
     operation_id: str = Field(index=True)
     cluster: str
     name: str  # cordon, evict, suspend, await_stopped, resume, await_returned, uncordon...
@@ -131,7 +131,7 @@ class AuditEntry(SQLModel, table=True):
     """Append only (triggers refuse UPDATE and DELETE): every write to a cluster and every request."""
 
     __tablename__ = "audit_entry"
-    id: int | None = big_integer_column(primary_key=True)
+    id: int | None = identity_column()
     cluster: str
     at: datetime = time_column()
     author: str  # the person who asked

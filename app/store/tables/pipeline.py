@@ -41,3 +41,16 @@ class ReportStream(SQLModel, table=True):
     sequence: int = big_integer_column(default=0, nullable=False)
     observed_at: datetime = time_column()
     received_at: datetime = time_column()
+
+
+class RetentionMark(SQLModel, table=True):
+    """From when on a table still holds everything. Only retention moves it, and always forward.
+
+    What is older may be dropped from append-only tables; readers of long windows see where the
+    data begin.
+    """
+
+    __tablename__ = "retention_mark"
+    cluster: str = Field(primary_key=True)
+    table_name: str = Field(primary_key=True)
+    kept_from: datetime = time_column()
