@@ -87,6 +87,38 @@ class EventRecord(msgspec.Struct, frozen=True):
     count: int
 
 
+class FrameRecord(msgspec.Struct, frozen=True):
+    """One packed vector; app.store.vectors says how it is read."""
+
+    metric: str
+    topology_version: str
+    encoding: str
+    updated_at: datetime
+    data: bytes
+
+
+class Rack(msgspec.Struct, frozen=True):
+    name: str
+    nodes: tuple[str, ...]
+
+
+class Block(msgspec.Struct, frozen=True):
+    name: str
+    racks: tuple[Rack, ...]
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """Blocks, racks and nodes in the frames' order, and how many GPU slots a node has in them."""
+
+    version: str
+    slots: int
+    blocks: tuple[Block, ...]
+
+    def nodes(self) -> list[str]:
+        """Every node in the frames' order."""
+        return [node for block in self.blocks for rack in block.racks for node in rack.nodes]
+
+
 class PodRecord(msgspec.Struct, frozen=True):
     uid: str
     namespace: str
