@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import listings, operations, processes, simulate
+from app.cli import demo, listings, operations, processes, simulate
 from app.cli.outcome import FAILED
 from app.errors import PitwallError, SettingsError
 from collectors.errors import CollectorError
@@ -25,6 +25,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
     )
     processes.register(program)
+    demo.register(program)
     simulate.register(program)
     listings.register(program)
     operations.register(program)

@@ -1,0 +1,1 @@
+"""`pitwall demo`: a simulated cluster with ingest, worker and page before it, in one directory."""

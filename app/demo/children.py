@@ -1,0 +1,136 @@
+"""The processes of a demo in the order of their start, and how each is asked whether it is up."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+
+from app.demo.directory import STORE
+from app.demo.ports import LOOPBACK, Ports
+from app.demo.supervisor import Child
+
+CLUSTER = "demo"
+CHECK_TIMEOUT_SECONDS = 5.0
+
+Check = Callable[[], Awaitable[str | None]]
+
+
+def environment(path: Path, ports: Ports) -> dict[str, str]:
+    """What the demo's processes, and command lines beside it, are told: PITWALL_* variables."""
+    return {
+        "PITWALL_CLUSTER": CLUSTER,
+        "PITWALL_STORE_URL": f"sqlite:///{path / STORE}",
+        "PITWALL_KUBECONFIG": str(path / "kubeconfig"),
+        "PITWALL_PROMETHEUS_URL": ports.url("prometheus"),
+        "PITWALL_INGEST_HOST": LOOPBACK,
+        "PITWALL_INGEST_PORT": str(ports.ingest),
+        "PITWALL_INGEST_URL": ports.url("ingest"),
+        "PITWALL_WEB_HOST": LOOPBACK,
+        "PITWALL_WEB_PORT": str(ports.web),
+        "PITWALL_URL": ports.url("ingest"),
+        "PITWALL_TOKEN_FILE": str(path / "token"),
+    }
+
+
+def processes(
+    path: Path, ports: Ports, *, nodes: int, seed: int, client: httpx.AsyncClient
+) -> list[Child]:
+    """The children in the order of their start; the simulated cluster is the first."""
+    variables = {**_inherited(), **environment(path, ports)}
+
+    def child(name: str, command: list[str], ready: Check) -> Child:
+        return Child(name=name, command=command, environment=variables, ready=ready)
+
+    simulate = [
+        "simulate",
+        *("--nodes", str(nodes)),
+        *("--seed", str(seed)),
+        *("--port", str(ports.kubernetes)),
+        *("--port-prometheus", str(ports.prometheus)),
+        *("--port-control", str(ports.control)),
+        *("--directory", str(path)),
+    ]
+    status = ports.url("ingest") + "/v1/status"
+    return [
+        child("simulate", simulate, _simulator_answers(client, path, ports)),
+        child("ingest", ["ingest"], _answers(client, ports.url("ingest") + "/readyz")),
+        child("worker", ["worker"], _nodes_are_known(client, status, path, nodes=nodes)),
+        child(
+            "simulate-agents",
+            ["simulate-agents", "--directory", str(path)],
+            _agents_are_heard(client, status, path),
+        ),
+        child("web", ["web"], _answers(client, ports.url("web") + "/_stcore/health")),
+    ]
+
+
+def _inherited() -> dict[str, str]:
+    # A person's own token and address are for their own cluster; other settings may shape the demo.
+    foreign = ("PITWALL_TOKEN", "PITWALL_NODE", "KUBECONFIG")
+    return {name: value for name, value in os.environ.items() if name not in foreign}
+
+
+def _answers(client: httpx.AsyncClient, url: str, *, token: Path | None = None) -> Check:
+    async def check() -> str | None:
+        response = await _get(client, url, token=token)
+        return response if isinstance(response, str) else None
+
+    return check
+
+
+def _simulator_answers(client: httpx.AsyncClient, path: Path, ports: Ports) -> Check:
+    version = _answers(client, ports.url("kubernetes") + "/version")
+
+    async def check() -> str | None:
+        if not (path / "simulator.json").exists():
+            return "simulator.json is not written yet"
+        return await version()
+
+    return check
+
+
+def _nodes_are_known(client: httpx.AsyncClient, url: str, path: Path, *, nodes: int) -> Check:
+    async def check() -> str | None:
+        status = await _status(client, url, path)
+        if isinstance(status, str):
+            return status
+        known = status["counts"]["nodes"]
+        return None if known >= nodes else f"{known} of {nodes} nodes are known"
+
+    return check
+
+
+def _agents_are_heard(client: httpx.AsyncClient, url: str, path: Path) -> Check:
+    async def check() -> str | None:
+        status = await _status(client, url, path)
+        if isinstance(status, str):
+            return status
+        counts = status["counts"]
+        unknown = counts["nodes_by_health"].get("Unknown", 0)
+        if counts["nodes"] and not unknown:
+            return None
+        return f"{unknown} of {counts['nodes']} nodes have sent no report"
+
+    return check
+
+
+async def _status(client: httpx.AsyncClient, url: str, path: Path) -> dict | str:
+    response = await _get(client, url, token=path / "token")
+    if isinstance(response, str):
+        return response
+    document: dict = json.loads(response.content)
+    return document
+
+
+async def _get(client: httpx.AsyncClient, url: str, *, token: Path | None) -> httpx.Response | str:
+    """The answer, or in words why there is none yet."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token.read_text().strip()}"}
+    try:
+        response = await client.get(url, headers=headers, timeout=CHECK_TIMEOUT_SECONDS)
+    except httpx.TransportError as error:
+        return f"{url} does not answer: {error or type(error).__name__}"
+    if response.status_code != 200:
+        return f"{url} answers {response.status_code}: {response.text[:200].strip()}"
+    return response
