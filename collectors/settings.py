@@ -64,7 +64,7 @@ class AgentSettingsError(CollectorError):
 def read_agent_settings() -> AgentSettings:
     """Return the settings in the environment. Raises AgentSettingsError naming the variable."""
     try:
-        return AgentSettings()
+        return AgentSettings()  # type: ignore[call-arg]  # all come from the environment
     except ValidationError as error:
         first = error.errors()[0]
         name = "PITWALL_" + str(first["loc"][0]).upper()

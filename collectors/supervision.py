@@ -20,12 +20,14 @@ RESTART_LONGEST_SECONDS = 300.0
 class Supervision:
     """`asked_at` is when the oldest question without an answer was put, None without one.
 
-    `failures` counts children in a row that gave no answer; no new one starts before
-    `restart_at`.
+    `hung` is set while NVML is silent for want of an answer (not because it said that it
+    cannot be used). `failures` counts children in a row that gave no answer; no new one
+    starts before `restart_at`.
     """
 
     nvml: NvmlState | None = None
     asked_at: float | None = None
+    hung: bool = False
     failures: int = 0
     restart_at: float = 0.0
 
@@ -50,30 +52,28 @@ def answered(watch: Supervision, *, now: datetime) -> Supervision:
 
 def failed(watch: Supervision, message: str, *, now: datetime, at: float) -> Supervision:
     """NVML answered that it cannot be used, or the child died: known at once, not a hang."""
-    since = watch.nvml.since if watch.nvml and not watch.nvml.answering else now
-    return _back_off(replace(watch, nvml=_silent(since, message)), at=at)
+    return _back_off(
+        replace(watch, nvml=_silent(_silent_since(watch) or now, message), hung=False), at=at
+    )
 
 
 def check(
     watch: Supervision, *, at: float, now: datetime, timeout_seconds: float
 ) -> tuple[Supervision, bool]:
-    """Return the state at this moment, and whether the child is to be replaced now.
+    """Return the state at this moment, and whether the child that was asked is to be given up.
 
-    A question open for `timeout_seconds` means that NVML is silent; the message carries the
-    real age. The child is given up at that moment and then no more than once a back-off.
+    A question open for `timeout_seconds` means that NVML is silent, from when it was put; the
+    question is dropped with the child. The message carries the real age until an answer comes.
     """
-    if watch.asked_at is None:
-        return watch, False
-    age = at - watch.asked_at
-    if age < timeout_seconds:
-        return watch, False
-    was_silent = watch.nvml is not None and not watch.nvml.answering
-    since = watch.nvml.since if was_silent and watch.nvml else now - timedelta(seconds=age)
-    silent_for = (now - since).total_seconds() if since else age
-    state = _silent(since, f"NVML does not answer for {int(max(age, silent_for))} s")
-    if at < watch.restart_at:
-        return replace(watch, nvml=state), False
-    return _back_off(replace(watch, nvml=state), at=at), True
+    give_up = watch.asked_at is not None and at - watch.asked_at >= timeout_seconds
+    if give_up and watch.asked_at is not None:
+        since = _silent_since(watch) or now - timedelta(seconds=at - watch.asked_at)
+        watch = _back_off(replace(watch, hung=True, nvml=_silent(since, "")), at=at)
+    silent_since = _silent_since(watch)
+    if watch.hung and silent_since is not None:
+        age = int((now - silent_since).total_seconds())
+        watch = replace(watch, nvml=_silent(silent_since, f"NVML does not answer for {age} s"))
+    return watch, give_up
 
 
 def may_start(watch: Supervision, *, at: float) -> bool:
@@ -83,8 +83,12 @@ def may_start(watch: Supervision, *, at: float) -> bool:
 
 def _back_off(watch: Supervision, *, at: float) -> Supervision:
     pause = min(RESTART_FIRST_SECONDS * 2**watch.failures, RESTART_LONGEST_SECONDS)
-    return replace(watch, failures=watch.failures + 1, restart_at=at + pause)
+    return replace(watch, asked_at=None, failures=watch.failures + 1, restart_at=at + pause)
 
 
-def _silent(since: datetime | None, message: str) -> NvmlState:
+def _silent_since(watch: Supervision) -> datetime | None:
+    return watch.nvml.since if watch.nvml is not None and not watch.nvml.answering else None
+
+
+def _silent(since: datetime, message: str) -> NvmlState:
     return NvmlState(answering=False, since=since, message=message)
