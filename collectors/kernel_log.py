@@ -11,7 +11,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,6 +82,9 @@ class KernelLog:
                 for line in lines:
                     on_line(line)
             except OSError as error:
+                if isinstance(error, FileNotFoundError) and self.place.inode == 0:
+                    # A file that appears later is new: all of it counts.
+                    self.place = msgspec.structs.replace(self.place, inode=-1)
                 self.problem = f"{self.path} cannot be read: {error.strerror or error}"
                 _sleep(RETRY_SECONDS, stopped)
 
@@ -161,7 +164,7 @@ class KernelLog:
             return True, False
         return False, status.st_size < offset
 
-    def _cut(self, data: bytes, *, inode: int, offset: int) -> Iterator[Line]:
+    def _cut(self, data: bytes, *, inode: int, offset: int) -> Generator[Line, None, bytes]:
         """Yield the lines that may hold an XID; return what comes after the last line end."""
         complete, end, rest = data.rpartition(b"\n")
         if end and any(needle in complete for needle in NEEDLES):
