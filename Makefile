@@ -6,7 +6,7 @@ SEED ?= 1
 UV ?= uv
 BIN := .venv/bin
 STAMP := .venv/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet
 
 .PHONY: help install demo test unit lint types arrows bench acceptance lock clean
 
@@ -65,6 +65,7 @@ lock:
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --extra server --extra dev --generate-hashes --quiet -o requirements.lock
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --extra server -c requirements.lock --generate-hashes --quiet -o requirements-server.lock
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 -c requirements.lock --generate-hashes --quiet -o requirements-agent.lock
+	echo hatchling | $(UV) pip compile - --universal --python-version 3.11 -c requirements.lock --generate-hashes --quiet -o requirements-build.lock
 
 clean:
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/artifacts
