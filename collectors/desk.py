@@ -20,9 +20,8 @@ from collectors.judgement import judge
 from collectors.kernel_log import Place
 from collectors.ledger import Ledger, Moment, close_episodes
 from collectors.memory import Memory
-from collectors.nvml import Poll
 from collectors.pods import PodFinder, assign_pods
-from collectors.readings import GpuReading, PodReference
+from collectors.readings import GpuReading, PodReference, Poll
 from collectors.report import (
     MAX_FINDINGS,
     MAX_XIDS,
@@ -129,7 +128,7 @@ class Desk:
 
     def take_place(self, place: Place) -> None:
         """The kernel log was read up to here with nothing of note in it."""
-        self._place = place
+        self._place, self.dirty = place, True
 
     def take_allocations(self, allocations: Mapping[str, tuple[PodReference, ...]]) -> None:
         """The kubelet's word on which pod holds which GPU, by UUID."""

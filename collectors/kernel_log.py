@@ -133,6 +133,8 @@ class KernelLog:
             else:
                 offset = 0
             self.place = Place(inode=inode, offset=offset)
+            # A line without text: the place is worth keeping before the first XID comes.
+            yield Line(datetime.now(UTC), "", self.place)
             rest = b""
             while not stopped():
                 chunk = os.pread(descriptor, CHUNK_BYTES, offset)

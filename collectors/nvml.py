@@ -29,17 +29,7 @@ from collectors.nvml_probes import (
     run_probes,
     word_error,
 )
-from collectors.readings import GpuProcess, GpuReading
-
-
-class Poll(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All GPUs of the node at `at`. `gpu_count` is NVML's own count, which includes GPUs that
-    cannot be opened; processes carry no pod yet."""
-
-    at: datetime
-    driver_version: str | None
-    gpu_count: int
-    gpus: tuple[GpuReading, ...]
+from collectors.readings import GpuProcess, GpuReading, Poll
 
 
 @dataclass

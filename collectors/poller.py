@@ -20,8 +20,9 @@ import msgspec
 
 from collectors.errors import NvmlUnavailableError
 from collectors.inventory import Inventory
-from collectors.nvml import NodePoller, Poll, start
+from collectors.nvml import NodePoller, start
 from collectors.nvml_events import EventWatch
+from collectors.readings import Poll
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 _LENGTH = struct.Struct("<I")

@@ -7,6 +7,7 @@ whole GPU could not be read, `missing` holds the one key "*".
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -111,6 +112,16 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     pod_uids: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
     allocated_to: Annotated[tuple[PodReference, ...], msgspec.Meta(max_length=256)] = ()
     missing: dict[Text, Text] = {}
+
+
+class Poll(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All GPUs of the node at `at`. `gpu_count` is NVML's own count, which includes GPUs that
+    cannot be opened; processes carry no pod yet."""
+
+    at: datetime
+    driver_version: str | None
+    gpu_count: int
+    gpus: tuple[GpuReading, ...]
 
 
 MEASURED_FIELDS: tuple[str, ...] = tuple(
