@@ -119,7 +119,7 @@ class Api:
         except ValueError as error:
             raise CommandFailed(
                 f"{self.settings.url} answered {path} with something that is no JSON; "
-                f"is PITWALL_URL the address of `pitwall ingest`?"
+                f"set PITWALL_URL to the address of `pitwall ingest`."
             ) from error
 
 

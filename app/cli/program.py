@@ -35,7 +35,7 @@ def build() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failed, 2 bad use, 3 refused, 4 --wait ran out."""
     try:
-        build()(args=arguments)
+        build()(args=arguments, prog_name="pitwall")
     except (PitwallError, CollectorError) as error:
         typer.echo(f"pitwall: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 2 if isinstance(error, SettingsError) else FAILED))
