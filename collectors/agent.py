@@ -134,7 +134,6 @@ class Agent:
             self._nvml.stop()
             self._keep_memory()
             self._push.stop(timeout_seconds=2.0)
-            self._metrics.stop()
             log.info("the agent has stopped", node=settings.node)
 
     def _take_nvml(self, now: datetime) -> None:

@@ -9,6 +9,10 @@ import msgspec
 from collectors.readings import GpuReading
 
 
+NAMELESS = "unknown-index-"
+"""Stands in for the UUID of a GPU that could not be opened and was never seen before."""
+
+
 class GpuIdentity(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What stays true of a GPU. The key is `uuid`; `index` is where it was seen last."""
 
@@ -45,7 +49,11 @@ def update_inventory(
     When as many GPUs as ever answer, those not among them were replaced and are forgotten.
     """
     expected = max(inventory.expected_gpus, gpu_count)
-    present = {reading.uuid: identify(reading) for reading in readings}
+    present = {
+        reading.uuid: identify(reading)
+        for reading in readings
+        if not reading.uuid.startswith(NAMELESS)
+    }
     kept = {known.uuid: known for known in inventory.gpus}
     if len(present) >= expected:
         kept = present
@@ -79,5 +87,5 @@ def name_unopened(
         if absent:
             named.append((absent.pop(next(iter(absent))), code))
         else:
-            named.append((GpuIdentity(uuid=f"unknown-index-{index}", index=index), code))
+            named.append((GpuIdentity(uuid=f"{NAMELESS}{index}", index=index), code))
     return named

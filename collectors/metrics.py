@@ -247,10 +247,7 @@ class MetricsServer:
         self.port = int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Begin to serve."""
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
-
-    def stop(self) -> None:
-        """Close the port."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Serve until the process ends."""
+        threading.Thread(
+            target=self._server.serve_forever, args=(5.0,), name="metrics", daemon=True
+        ).start()

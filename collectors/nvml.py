@@ -17,7 +17,13 @@ import msgspec
 import pynvml
 
 from collectors.errors import NvmlUnavailableError
-from collectors.inventory import IDENTITY_FIELDS, GpuIdentity, Inventory, name_unopened
+from collectors.inventory import (
+    IDENTITY_FIELDS,
+    GpuIdentity,
+    Inventory,
+    name_unopened,
+    update_inventory,
+)
 from collectors.nvml_probes import (
     FAST_PROBES,
     IDENTITY_PROBES,
@@ -57,6 +63,7 @@ class NodePoller:
         self._slow_interval_seconds = slow_interval_seconds
         self._known: dict[int, _Known] = {}
         self._driver_version: str | None = None
+        self._seen: object = None
 
     def poll(self, now: datetime) -> Poll:
         """Read every GPU once. Raises NvmlUnavailableError when NVML as a whole fails."""
@@ -85,6 +92,10 @@ class NodePoller:
             seen = [reading.uuid for reading in readings]
             for identity, code in name_unopened(unopened, seen, self.inventory):
                 readings.append(_unreachable(identity, code))
+        seen_now = tuple((reading.uuid, reading.index) for reading in readings)
+        if seen_now != self._seen:
+            self._seen = seen_now
+            self.inventory = update_inventory(self.inventory, readings, gpu_count=count)
         return Poll(
             at=now,
             driver_version=self._driver_version,
