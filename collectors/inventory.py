@@ -8,7 +8,6 @@ import msgspec
 
 from collectors.readings import GpuReading
 
-
 NAMELESS = "unknown-index-"
 """Stands in for the UUID of a GPU that could not be opened and was never seen before."""
 

@@ -384,7 +384,7 @@ struct event_data {
     unsigned gpu_instance, compute_instance;
 };
 int nvmlEventSetWait_v2(struct set *set, struct event_data *data, unsigned milliseconds) {
-    for (unsigned waited = 0; waited <= milliseconds; waited += 5) {
+    for (unsigned waited = 0; waited <= milliseconds; waited += 20) {
         uint32_t written = *(volatile uint32_t *)&machine->events_written;
         while (set->read < written) {
             struct event *event = &machine->events[set->read++ % EVENTS];
@@ -393,7 +393,7 @@ int nvmlEventSetWait_v2(struct set *set, struct event_data *data, unsigned milli
             *data = (struct event_data){&machine->gpu[event->gpu], event->type, event->data, 0, 0};
             return SUCCESS;
         }
-        usleep(5000);
+        usleep(20000);
     }
     return TIMEOUT;
 }
