@@ -8,6 +8,7 @@ from app.cli import demo, listings, operations, processes, simulate
 from app.cli.outcome import FAILED
 from app.errors import PitwallError, SettingsError
 from collectors.errors import CollectorError
+from k8s.errors import KubernetesError
 
 HELP = (
     "The control room of an H100 training cluster. Commands of people speak to /v1 at PITWALL_URL."
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failed, 2 bad use, 3 refused, 4 --wait ran out."""
     try:
         build()(args=arguments, prog_name="pitwall")
-    except (PitwallError, CollectorError) as error:
+    except (PitwallError, CollectorError, KubernetesError) as error:
         typer.echo(f"pitwall: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 2 if isinstance(error, SettingsError) else FAILED))
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """The processes of a demo in the order of their start, and how each is asked whether it is up."""
 
+import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -54,7 +55,7 @@ def processes(
     ]
     status = ports.url("ingest") + "/v1/status"
     return [
-        child("simulate", simulate, _simulator_answers(client, path, ports)),
+        child("simulate", simulate, _simulator_answers(path)),
         child("ingest", ["ingest"], _answers(client, ports.url("ingest") + "/readyz")),
         child("worker", ["worker"], _nodes_are_known(client, status, path, nodes=nodes)),
         child(
@@ -80,13 +81,25 @@ def _answers(client: httpx.AsyncClient, url: str, *, token: Path | None = None) 
     return check
 
 
-def _simulator_answers(client: httpx.AsyncClient, path: Path, ports: Ports) -> Check:
-    version = _answers(client, ports.url("kubernetes") + "/version")
+def _simulator_answers(path: Path) -> Check:
+    kubeconfig = path / "kubeconfig"
+
+    def ask() -> str | None:
+        # As kubectl and the worker reach it: by its kubeconfig.
+        from k8s.client import connect, version
+        from k8s.errors import KubernetesError
+
+        try:
+            connection = connect(kubeconfig, read_timeout_seconds=CHECK_TIMEOUT_SECONDS)
+            version(connection)
+        except KubernetesError as error:
+            return str(error)
+        return None
 
     async def check() -> str | None:
-        if not (path / "simulator.json").exists():
-            return "simulator.json is not written yet"
-        return await version()
+        if not kubeconfig.exists() or not (path / "simulator.json").exists():
+            return "its kubeconfig is not written yet"
+        return await asyncio.to_thread(ask)
 
     return check
 

@@ -55,6 +55,10 @@ class Supervisor:
                 start_new_session=True,
             )
 
+    def process_ids(self) -> list[int]:
+        """Of the running processes, in the order of their start."""
+        return [process.pid for process in self._running.values()]
+
     async def until_ready(self, child: Child, *, timeout_seconds: float) -> bool:
         """Waits until the process answers; False when the demo is being stopped meanwhile.
 
