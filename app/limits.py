@@ -1,0 +1,145 @@
+"""How many GPU nodes may be out of service at once, and how many may be taken out in an hour.
+
+Both limits hold for force as well. They are counted on what the cluster says now: foreign cordons and
+nodes that are NotReady are out of service too, and so are the nodes of operations that were accepted
+and have not been cordoned yet. The caller counts and accepts in one writing transaction, so that two
+requests can't both take the last place.
+
+Defaults (settings; facts/safety-and-peers.md, acceptance 1 and 2): 10 % of GPU nodes at once, and the
+lower of 2 % and 10 nodes an hour.
+
+A share is rounded down for the stock and up for the rate, and is never less than one node, as long as
+the site has not set it to 0: on a cluster of four nodes, 10 % is no whole node, and a person must
+still be able to take one of the four out. One more than that is refused. A node that is out of service
+already does not count as taken out, so a NotReady or foreign-cordoned node may always be drained as far
+as the stock is concerned.
+"""
+
+import math
+from collections.abc import Iterable, Set
+
+import msgspec
+
+from k8s.objects import GPU_RESOURCE, Node, is_ready, parse_quantity
+from k8s.view import ClusterView
+
+RATE_WINDOW_SECONDS = 3600.0
+"""Window of the rate limit (facts/safety-and-peers.md, acceptance 2: an hour)."""
+
+GPU_COUNT_LABEL = "nvidia.com/gpu.count"
+
+
+class LimitSettings(msgspec.Struct, frozen=True):
+    """What the site allows; see app.settings."""
+
+    max_unavailable_nodes_ratio: float = 0.10
+    max_drains_per_hour: int = 10
+    max_drains_per_hour_ratio: float = 0.02
+
+
+class LimitLine(msgspec.Struct, frozen=True):
+    """One limit: how many nodes it allows, how many count now and would count after."""
+
+    name: str  # stock, rate
+    limit: int
+    now: int
+    after: int
+    message: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """verdict: ok, warned (nothing would be left after this), refused."""
+
+    verdict: str
+    lines: tuple[LimitLine, ...]
+
+    @property
+    def refusal(self) -> str:
+        """The sentences of the limits that refuse, "" when none does."""
+        return " ".join(line.message for line in self.lines if line.after > line.limit)
+
+
+def is_gpu_node(node: Node) -> bool:
+    """True for a node that has, or had before it failed, GPUs to offer."""
+    for amounts in (node.status.capacity, node.status.allocatable):
+        amount = amounts.get(GPU_RESOURCE)
+        if amount and parse_quantity(amount) > 0:
+            return True
+    return node.metadata.labels.get(GPU_COUNT_LABEL, "0") not in ("", "0")
+
+
+def out_of_service(view: ClusterView, held: Iterable[str] = ()) -> set[str]:
+    """GPU nodes that take no new work: cordoned by anybody, NotReady, or held by an accepted operation."""
+    out = {
+        name
+        for name, node in view.nodes.items()
+        if (node.spec.unschedulable or not is_ready(node)) and is_gpu_node(node)
+    }
+    return out | {
+        name for name in held if (node := view.nodes.get(name)) is not None and is_gpu_node(node)
+    }
+
+
+def judge_limits(
+    nodes: Set[str],
+    *,
+    view: ClusterView,
+    held: Set[str],
+    taken_in_window: int,
+    settings: LimitSettings,
+) -> Limits:
+    """Whether these nodes may be taken out of service now.
+
+    held: nodes of open operations; taken_in_window: nodes that were taken out within
+    RATE_WINDOW_SECONDS, as the store says, so that a restart forgets nothing.
+    """
+    wanted = {name for name in nodes if name in view.nodes and is_gpu_node(view.nodes[name])}
+    total = sum(1 for node in view.nodes.values() if is_gpu_node(node))
+    lines = (
+        _stock(wanted, out=out_of_service(view, held), total=total, settings=settings),
+        _rate(len(wanted), taken=taken_in_window, total=total, settings=settings),
+    )
+    if any(line.after > line.limit for line in lines):
+        verdict = "refused"
+    else:
+        verdict = "warned" if any(line.after == line.limit for line in lines) else "ok"
+    return Limits(verdict, lines)
+
+
+def _share(ratio: float, total: int, *, up: bool) -> int:
+    if ratio <= 0:
+        return 0
+    # The guard keeps 0.1 x 30 at 3 where binary fractions say 3.0000000000000004.
+    exact = round(ratio * total, 9)
+    return max(1, math.ceil(exact) if up else math.floor(exact))
+
+
+def _stock(wanted: set[str], *, out: set[str], total: int, settings: LimitSettings) -> LimitLine:
+    limit = _share(settings.max_unavailable_nodes_ratio, total, up=False)
+    now, after = len(out), len(out | wanted)
+    if after == now:
+        # Nothing gets worse: the nodes are out of service already.
+        return LimitLine(
+            "stock",
+            max(limit, after),
+            now,
+            after,
+            f"{now} of {total} GPU nodes are out of service, these among them.",
+        )
+    said = f"{now} of {total} GPU nodes are out of service; with these it would be {after}, and {limit} are allowed at once"
+    end = (
+        "." if after <= limit else ": bring nodes back first, or raise MAX_UNAVAILABLE_NODES_RATIO."
+    )
+    return LimitLine("stock", limit, now, after, said + end)
+
+
+def _rate(wanted: int, *, taken: int, total: int, settings: LimitSettings) -> LimitLine:
+    limit = min(
+        settings.max_drains_per_hour, _share(settings.max_drains_per_hour_ratio, total, up=True)
+    )
+    after = taken + wanted
+    said = f"{taken} GPU nodes were taken out within the last hour; with these it would be {after}, and {limit} are allowed"
+    end = (
+        "." if after <= limit else ": wait, or raise MAX_DRAINS_PER_HOUR and MAX_DRAINS_PER_HOUR_RATIO."
+    )
+    return LimitLine("rate", limit, taken, after, said + end)

@@ -1,0 +1,234 @@
+"""What the reconciler reads and decides: an operation, its memory, its steps, and the four decisions.
+
+Everything here is frozen and knows neither the store nor Kubernetes' API, so that every decision can
+be made, and tested, without either.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from k8s.view import ClusterView
+
+ANNOTATION = "pitwall.dev/operation"
+
+# Step names. A step is unique by (operation, name, target, uid).
+CORDON = "cordon"
+EVICT = "evict"
+SUSPEND = "suspend"
+RESUME = "resume"
+FORCE_DELETE = "force_delete"
+CONFIRM_EMPTY = "confirm_empty"
+UNCORDON = "uncordon"
+AWAIT_STOPPED = "await_stopped"
+AWAIT_RETURNED = "await_returned"
+
+# Verdicts on a workload. The last five are settled: nothing more is awaited.
+WAITING = "Waiting"
+RESTARTING = "Restarting"
+WAITING_FOR_CAPACITY = "Waiting for capacity"
+RETURNED = "Returned"
+FINISHED = "Finished"
+REMOVED = "Removed"
+FAILED = "Failed"
+LEFT = "Left"
+SETTLED = frozenset({RETURNED, FINISHED, REMOVED, FAILED, LEFT})
+GOOD = frozenset({RETURNED, FINISHED, REMOVED, LEFT})  # LEFT: as its owner put it
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How an operation goes about it, as the person asked."""
+
+    mode: str = "now"  # now, complete, deadline
+    delete_emptydir_data: bool = False
+    force: bool = False
+    accept_no_capacity: tuple[str, ...] = ()  # names of jobs that may go though nothing fits
+    job: str = ""  # uid of the workload, for reschedule
+    pods: tuple[str, ...] = ()  # uids that a reschedule moves, fixed when it was accepted
+
+
+class MovedPod(msgspec.Struct, frozen=True):
+    """A pod that this operation makes move: its rank comes back under another UID."""
+
+    name: str
+    node: str
+    rank: int | None = None
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """What is remembered of a workload that has pods on the nodes: it moves once, as one unit."""
+
+    namespace: str
+    name: str
+    kind: str
+    path: str  # evict, suspend_resume
+    moved: dict[str, MovedPod] = {}
+    ready_before: int = 0
+    generation_before: int = 0  # when the suspend was claimed: a view at that generation is late
+    waiting_since: datetime | None = None
+    stopped_since: datetime | None = None
+    suspended_by_others: bool = False  # before this operation suspended it
+    resumed_by_others: bool = False  # after it did
+    verdict: str = WAITING
+    message: str = ""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What a person chose while the operation was Blocked."""
+
+    name: str
+    subject: str
+    by: str
+    at: datetime
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What must be known after a restart and can't be observed. Stored with each claim and each look."""
+
+    units: dict[str, Unit] = {}  # by workload uid
+    pods: dict[str, str] = {}  # uid -> node, of every pod that had to go
+    cordon_seen: tuple[str, ...] = ()  # nodes whose cordon the view has shown
+    was_unschedulable: dict[str, bool] = {}  # as the cordon's answer said
+    retry_at: dict[str, datetime] = {}  # "name:uid" -> not before
+    waiting_since: dict[str, datetime] = {}  # what is waited for -> since
+    choices: tuple[Choice, ...] = ()
+    stopped: str = ""  # why the operation stops by itself, one sentence
+    failed: bool = False  # it stops because it failed, not because somebody wanted it
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """A step as the store has it. state: claimed, done, waiting, failed."""
+
+    name: str
+    target: str
+    uid: str
+    state: str
+    attempts: int = 1
+    message: str = ""
+    started_at: datetime | None = None
+
+
+StepKey = tuple[str, str]  # (name, uid)
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """An open operation as the reconciler reads it."""
+
+    id: str
+    cluster: str
+    kind: str  # drain, reschedule, uncordon
+    subject: str
+    nodes: tuple[str, ...]
+    options: Options
+    author: str
+    created_at: datetime
+    reason: str = ""
+    state: str = "Running"
+    deadline_at: datetime | None = None
+    cancel_requested_by: str | None = None
+    memory: Memory = Memory()
+    steps: Mapping[StepKey, StepRow] = {}
+
+    def step(self, name: str, uid: str) -> StepRow | None:
+        """The row of that step, or None when it was never claimed."""
+        return self.steps.get((name, uid))
+
+    def done(self, name: str, uid: str) -> bool:
+        """True once the step's answer says it is done."""
+        row = self.steps.get((name, uid))
+        return row is not None and row.state == "done"
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """What was seen of the world when a decision is made.
+
+    health: of nodes, from the store: name -> (health, reason). Missing means Unknown.
+    """
+
+    view: ClusterView
+    health: Mapping[str, tuple[str, str]] = {}
+
+    def health_of(self, node: str) -> tuple[str, str]:
+        """Health and its reason; ("Unknown", ...) when nothing was ever told."""
+        return self.health.get(node, ("Unknown", "no report yet"))
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One idempotent call. target is Kind/namespace/name (or Kind/name), uid pins the object."""
+
+    name: str
+    target: str
+    uid: str
+    message: str = ""
+    node: str = ""  # where the object is, for calls that need it
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """Something waited for that shows as a step of its own."""
+
+    name: str
+    target: str
+    uid: str
+    message: str
+    done: bool = False
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A choice offered while Blocked. confirmation: the words that must be typed, "" for none."""
+
+    name: str
+    label: str
+    warning: str
+    subject: str = ""
+    confirmation: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What people see of an operation between its steps."""
+
+    nodes_state: dict[str, str] = {}
+    workloads_state: dict[str, dict[str, str]] = {}
+    pods_total: int = 0
+    pods_done: int = 0
+    awaited: tuple[Awaited, ...] = ()
+
+
+class Act(msgspec.Struct, frozen=True):
+    """Take these steps now; they do not depend on each other."""
+
+    steps: tuple[Step, ...]
+    message: str
+    memory: Memory
+    progress: Progress = Progress()
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Nothing to do until the world moves. held: something stands in the way (state Waiting)."""
+
+    message: str
+    memory: Memory
+    progress: Progress = Progress()
+    held: bool = False
+
+
+class Blocked(msgspec.Struct, frozen=True):
+    """A person must choose."""
+
+    message: str
+    choices: tuple[Offer, ...]
+    memory: Memory
+    progress: Progress = Progress()
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The operation is over. state: Succeeded, Failed, Cancelled."""
+
+    state: str
+    message: str
+    memory: Memory
+    progress: Progress = Progress()
+
+
+Decision = Act | Wait | Blocked | Ended
+

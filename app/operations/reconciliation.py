@@ -1,0 +1,246 @@
+"""The pure next step of an operation: drain, reschedule, uncordon, and the way back. No input, no output."""
+
+import msgspec
+from datetime import datetime, timedelta
+
+from app.operations.draft import Draft, summary
+from app.operations.eviction import block_pods, move_pods
+from app.operations.gang import move_gang
+from app.operations.model import (
+    CONFIRM_EMPTY,
+    CORDON,
+    FAILED,
+    SETTLED,
+    UNCORDON,
+    Decision,
+    Ended,
+    Memory,
+    Observed,
+    Operation,
+    Progress,
+    Step,
+    Wait,
+)
+from app.operations.progress import progress_of
+from app.operations.retreat import retreat
+from app.operations.survey import Surveyed, pods_to_move, survey
+from app.operations.verdicts import judge_unit
+from k8s.objects import is_terminal
+
+SETTLE_SECONDS = 1.0
+"""After a cordon, before a node can be called empty: a bind that was under way lands within it."""
+
+
+def next_step(operation: Operation, observed: Observed, now: datetime) -> Decision:
+    """What to do now: take steps, wait, ask a person, or end.
+
+    Pure: the same operation, view and time give the same decision, so that a worker which takes over
+    goes on where the last one stopped, wherever that was.
+    """
+    if not observed.view.synced:
+        return Wait(
+            "Kubernetes is not heard, so nothing is done.", operation.memory, Progress(), held=True
+        )
+    if operation.kind == "uncordon":
+        return _uncordon(operation, observed, now)
+    surveyed = survey(
+        pods_to_move(operation, observed.view),
+        view=observed.view,
+        options=operation.options,
+        now=now,
+    )
+    memory = _look(operation, surveyed, observed)
+    progress = progress_of(operation, memory, surveyed, observed=observed)
+    draft = Draft(operation, memory, now)
+    if operation.cancel_requested_by or memory.stopped:
+        return retreat(operation, draft, observed=observed, progress=progress)
+    _cordon(operation, draft, observed)
+    if draft.steps or draft.blocks or draft.held:
+        return draft.decision(progress)
+    if _lets_complete(operation, now):
+        _wait_for_completion(draft, surveyed)
+    else:
+        _move(draft, surveyed, observed)
+    _confirm_empty(operation, draft, surveyed, observed)
+    memory = _judge(operation, draft.memory, observed)
+    draft.memory = memory
+    progress = progress_of(operation, memory, surveyed, observed=observed)
+    return _end_or(draft, surveyed, progress, observed)
+
+
+def _look(operation: Operation, surveyed: list[Surveyed], observed: Observed) -> Memory:
+    """Remembers what has been seen, and notices what stops the operation by itself."""
+    memory = operation.memory
+    pods = {found.uid: found.node for found in surveyed if found.leaving}
+    if pods.keys() - memory.pods.keys():
+        memory = msgspec.structs.replace(memory, pods={**memory.pods, **pods})
+    seen = set(memory.cordon_seen)
+    for name in operation.nodes:
+        node = observed.view.nodes.get(name)
+        if node is None:
+            continue
+        row = operation.step(CORDON, node.metadata.uid)
+        if row is not None and row.state == "failed" and not memory.stopped:
+            memory = msgspec.structs.replace(
+                memory, stopped=f"{name} could not be cordoned: {row.message}", failed=True
+            )
+        if row is None or row.state != "done":
+            continue
+        if node.spec.unschedulable:
+            seen.add(name)
+        elif name in seen and not operation.done(UNCORDON, node.metadata.uid):
+            if not memory.stopped:
+                memory = msgspec.structs.replace(
+                    memory, stopped=f"{name} was uncordoned by somebody else, so the drain stops."
+                )
+    if any(choice.name == "leave" for choice in memory.choices) and not memory.stopped:
+        by = next(choice.by for choice in memory.choices if choice.name == "leave")
+        memory = msgspec.structs.replace(
+            memory, stopped=f"{by} chose to stop here and leave the job as it is.", failed=True
+        )
+    if seen != set(memory.cordon_seen):
+        memory = msgspec.structs.replace(memory, cordon_seen=tuple(sorted(seen)))
+    return memory
+
+
+def _cordon(operation: Operation, draft: Draft, observed: Observed) -> None:
+    """All nodes are cordoned before any pod is touched."""
+    for name in operation.nodes:
+        node = observed.view.nodes.get(name)
+        if node is None or operation.done(CORDON, node.metadata.uid):
+            continue
+        draft.take(Step(CORDON, f"Node/{name}", node.metadata.uid, f"Cordoning {name}.", node=name))
+
+
+def _lets_complete(operation: Operation, now: datetime) -> bool:
+    mode = operation.options.mode
+    if mode == "deadline":
+        return operation.deadline_at is not None and now < operation.deadline_at
+    return mode == "complete"
+
+
+def _wait_for_completion(draft: Draft, surveyed: list[Surveyed]) -> None:
+    running = [found for found in surveyed if found.leaving and not is_terminal(found.pod)]
+    if running:
+        until = draft.operation.deadline_at
+        end = f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until is not None else ""
+        draft.wait(f"Letting {len(running)} pods run on{end}, {running[0].name} among them.")
+
+
+def _move(draft: Draft, surveyed: list[Surveyed], observed: Observed) -> None:
+    gangs: dict[str, list[Surveyed]] = {}
+    for found in surveyed:
+        if found.workload is not None and found.way == "restart":
+            gangs.setdefault(found.workload.uid, []).append(found)
+    for uid, unit in draft.memory.units.items():
+        # A gang whose pods have left the nodes still has its own way to go.
+        if unit.path == "suspend_resume" and unit.verdict not in SETTLED:
+            gangs.setdefault(uid, [])
+    blocked = [found for found in surveyed if found.way == "block"]
+    held_back = {found.workload.uid for found in blocked if found.workload is not None}
+    for uid, pods in gangs.items():
+        workload = observed.view.workloads.get(uid)
+        if workload is None or workload.finished or uid in held_back:
+            continue
+        move_gang(draft, workload, pods, observed=observed)
+    move_pods(draft, [found for found in surveyed if found.way == "evict"], observed=observed)
+    block_pods(draft, blocked)
+
+
+def _confirm_empty(
+    operation: Operation, draft: Draft, surveyed: list[Surveyed], observed: Observed
+) -> None:
+    """A node that looks empty is asked for its pods once more, from the API server itself."""
+    if operation.kind == "reschedule":
+        return
+    leaving = {found.node for found in surveyed if _holds_node(operation, found)}
+    for name in operation.nodes:
+        node = observed.view.nodes.get(name)
+        if node is None or name in leaving or operation.done(CONFIRM_EMPTY, node.metadata.uid):
+            continue
+        cordon = operation.step(CORDON, node.metadata.uid)
+        if not node.spec.unschedulable or cordon is None or cordon.started_at is None:
+            draft.wait(f"Waiting to see {name} cordoned.")
+        elif draft.now < cordon.started_at + timedelta(seconds=SETTLE_SECONDS):
+            draft.wait(f"{name} looks empty; making sure.")
+        else:
+            draft.take(
+                Step(
+                    CONFIRM_EMPTY,
+                    f"Node/{name}",
+                    node.metadata.uid,
+                    f"Making sure that {name} is empty.",
+                    node=name,
+                )
+            )
+
+
+def _holds_node(operation: Operation, found: Surveyed) -> bool:
+    # Who lets pods complete has no use for their remains: finished pods stay where they are.
+    if operation.options.mode in ("complete", "deadline") and is_terminal(found.pod):
+        return False
+    return found.leaving
+
+
+def _judge(operation: Operation, memory: Memory, observed: Observed) -> Memory:
+    units = {}
+    for uid, unit in memory.units.items():
+        verdict, message = judge_unit(uid, unit, operation=operation, view=observed.view)
+        if (verdict, message) != (unit.verdict, unit.message):
+            unit = msgspec.structs.replace(unit, verdict=verdict, message=message)
+        units[uid] = unit
+    return msgspec.structs.replace(memory, units=units) if units != memory.units else memory
+
+
+def _end_or(
+    draft: Draft, surveyed: list[Surveyed], progress: Progress, observed: Observed
+) -> Decision:
+    operation, units = draft.operation, draft.memory.units
+    for uid, unit in units.items():
+        if unit.verdict not in SETTLED:
+            held = unit.verdict == "Waiting for capacity"
+            name = f"{unit.kind} {unit.namespace}/{unit.name}"
+            if unit.path == "evict" or observed.view.workloads.get(uid) is None or held:
+                draft.wait(f"{name}: {unit.message}", held=held)
+            elif unit.verdict == "Restarting" or unit.suspended_by_others or unit.resumed_by_others:
+                draft.wait(f"{name}: {unit.message}")
+    emptied = all(
+        state in ("Drained", "Removed", "Cordoned") for state in progress.nodes_state.values()
+    )
+    settled = all(unit.verdict in SETTLED for unit in units.values())
+    moving = operation.kind == "reschedule" and any(found.leaving for found in surveyed)
+    if draft.steps or draft.blocks or not (emptied and settled) or moving:
+        return draft.decision(progress)
+    failed = [unit for unit in units.values() if unit.verdict == FAILED]
+    if failed:
+        names = ", ".join(f"{unit.kind} {unit.namespace}/{unit.name}" for unit in failed)
+        return Ended("Failed", f"{names} failed.", draft.memory, progress)
+    return Ended("Succeeded", _done_message(operation, draft.memory), draft.memory, progress)
+
+
+def _done_message(operation: Operation, memory: Memory) -> str:
+    parts = []
+    if operation.nodes:
+        state = "Drained" if operation.kind == "drain" else "cordoned"
+        parts.append(f"{', '.join(operation.nodes)} {state}.")
+    for unit in memory.units.values():
+        parts.append(f"{unit.kind} {unit.namespace}/{unit.name} {unit.verdict}.")
+    return summary(parts) or "Nothing had to move."
+
+
+def _uncordon(operation: Operation, observed: Observed, now: datetime) -> Decision:
+    memory = operation.memory
+    progress = progress_of(operation, memory, [], observed=observed)
+    draft = Draft(operation, memory, now)
+    if operation.cancel_requested_by:
+        return Ended("Cancelled", f"Cancelled by {operation.cancel_requested_by}.", memory, progress)
+    for name in operation.nodes:
+        node = observed.view.nodes.get(name)
+        if node is None or operation.done(UNCORDON, node.metadata.uid):
+            continue
+        draft.take(
+            Step(UNCORDON, f"Node/{name}", node.metadata.uid, f"Uncordoning {name}.", node=name)
+        )
+    if draft.steps or draft.blocks or draft.held:
+        return draft.decision(progress)
+    return Ended("Succeeded", f"{', '.join(operation.nodes)} in service again.", memory, progress)

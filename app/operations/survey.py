@@ -1,0 +1,168 @@
+"""What is on the nodes now: each pod, what must happen to it, and whose it is. Pure."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from app.operations.model import Memory, Observed, Operation, Options
+from k8s.drain import DrainOptions, judge_pods
+from k8s.objects import Pod, gpu_request, is_ready, is_terminal
+from k8s.view import ClusterView
+from k8s.workloads import owner_of, rank_of
+from k8s.workloads.kind import Workload
+
+DEFAULT_GRACE_SECONDS = 30
+"""A pod's grace where its spec names none (Kubernetes' default for terminationGracePeriodSeconds)."""
+
+
+class Surveyed(msgspec.Struct, frozen=True):
+    """A pod and its way off the node.
+
+    way: evict (alone), restart (with its gang, by suspend and resume), block (must not be touched),
+    skip (stays: a DaemonSet's, a static pod), gone (needs nothing more).
+    """
+
+    pod: Pod
+    way: str
+    warnings: tuple[str, ...]
+    reasons: tuple[str, ...]
+    workload: Workload | None
+    rank: int | None
+
+    @property
+    def uid(self) -> str:
+        """UID of the pod."""
+        return self.pod.metadata.uid
+
+    @property
+    def node(self) -> str:
+        """Node that the pod is bound to."""
+        return self.pod.spec.node_name
+
+    @property
+    def name(self) -> str:
+        """namespace/name of the pod."""
+        return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the scheduler counts for the pod."""
+        return gpu_request(self.pod)
+
+    @property
+    def leaving(self) -> bool:
+        """True while it must go and is not gone yet."""
+        return self.way in ("evict", "restart", "block")
+
+
+def survey(pods: Iterable[Pod], *, view: ClusterView, options: Options, now: datetime) -> list[Surveyed]:
+    """Judges pods and names the way each leaves its node, in the order given."""
+    judged = judge_pods(
+        list(pods),
+        view=view,
+        options=DrainOptions(
+            force=options.force, delete_emptydir_data=options.delete_emptydir_data
+        ),
+        now=now,
+    )
+    found = []
+    for verdict in judged:
+        pod, way, reasons = verdict.pod, verdict.action, tuple(verdict.reasons)
+        workload = owner_of(pod, view) if way in ("evict", "block") else None
+        if way in ("evict", "block") and _has_left(pod):
+            way = "gone"
+        elif way == "evict" and workload is not None and not is_terminal(pod):
+            if workload.restart_path == "suspend_resume":
+                way = "restart"
+            elif workload.restart_path == "none":
+                way = "block"
+                reasons = (*reasons, workload.refusal or "this kind is not rescheduled")
+        found.append(
+            Surveyed(pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod))
+        )
+    return found
+
+
+def pods_on(nodes: Iterable[str], view: ClusterView) -> list[Pod]:
+    """Pods bound to these nodes, by node and name, so that two looks give one order."""
+    found: list[Pod] = []
+    for node in sorted(nodes):
+        found.extend(
+            sorted(
+                view.pods_on(node), key=lambda pod: (pod.metadata.namespace, pod.metadata.name)
+            )
+        )
+    return found
+
+
+def pods_to_move(operation: Operation, view: ClusterView) -> list[Pod]:
+    """The pods that this operation is about: all on its nodes, or those a reschedule was accepted for."""
+    if operation.kind == "reschedule":
+        found = [view.pods[uid] for uid in operation.options.pods if uid in view.pods]
+        return sorted(found, key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
+    return pods_on(operation.nodes, view)
+
+
+def is_dead(node: str, view: ClusterView) -> bool:
+    """True when the node does not answer: NotReady, Unknown, or not there any more."""
+    found = view.nodes.get(node)
+    return found is None or not is_ready(found)
+
+
+def is_powered_off(node: str, memory: Memory, view: ClusterView) -> bool:
+    """True while a person's word that the node is off holds: it ends when the node answers again."""
+    confirmed = any(
+        choice.name == "confirm_power_off" and choice.subject == node for choice in memory.choices
+    )
+    return confirmed and is_dead(node, view)
+
+
+def unsettled_nodes(workload: Workload, memory: Memory, view: ClusterView) -> list[str]:
+    """Nodes that do not answer, hold a pod of the workload, and are not known to be off."""
+    return sorted(
+        {
+            pod.spec.node_name
+            for pod in live_pods(workload, view)
+            if pod.spec.node_name
+            and is_dead(pod.spec.node_name, view)
+            and not is_powered_off(pod.spec.node_name, memory, view)
+        }
+    )
+
+
+def live_pods(workload: Workload, view: ClusterView) -> list[Pod]:
+    """Pods of the workload of which a container may still run."""
+    return [pod for pod in view.pods_of(workload.uid) if not is_terminal(pod)]
+
+
+def grace_seconds(pods: Iterable[Pod]) -> float:
+    """The longest grace among pods, as their deletion or their spec says."""
+    longest = 0.0
+    for pod in pods:
+        for grace in (
+            pod.metadata.deletion_grace_period_seconds,
+            pod.spec.termination_grace_period_seconds,
+            DEFAULT_GRACE_SECONDS,
+        ):
+            if grace is not None:
+                longest = max(longest, float(grace))
+                break
+    return longest
+
+
+def retried_at(memory: Memory) -> datetime | None:
+    """When a person last chose to try or wait again."""
+    return max((choice.at for choice in memory.choices if choice.name == "retry"), default=None)
+
+
+def node_condition(node: str, observed: Observed) -> str:
+    """Health of a node in words, for messages."""
+    health, reason = observed.health_of(node)
+    return f"{health} ({reason})" if reason else health
+
+
+def _has_left(pod: Pod) -> bool:
+    # The kubelet writes the terminal phase before the object goes: the containers have ended, and only
+    # a finalizer (batch.kubernetes.io/job-tracking) is still awaited.
+    return pod.metadata.deletion_timestamp is not None and is_terminal(pod)
