@@ -94,6 +94,7 @@ class Reflector:
         silence_margin_seconds: float = SILENCE_MARGIN_SECONDS,
         page_objects: int = PAGE_OBJECTS,
         absent_pause_seconds: float = ABSENT_PAUSE_SECONDS,
+        on_synced: Callable[[], None] = lambda: None,
     ) -> None:
         self.resource = resource
         self.synced = threading.Event()
@@ -104,6 +105,7 @@ class Reflector:
         self.lists_total = 0
         self._connection = connection
         self._on_change = on_change
+        self._on_synced = on_synced
         self._watch_seconds = watch_seconds
         self._silence_margin_seconds = silence_margin_seconds
         self._page_objects = page_objects
@@ -157,7 +159,7 @@ class Reflector:
                 self.last_contact_at = datetime.now(UTC)
                 for uid in list(self._known):
                     self._tell("deleted", uid, self._known[uid])
-                self.synced.set()
+                self._set_synced()
             raise
         self.lists_total += 1
         unreadable = {broken.uid for broken in listing.malformed}
@@ -175,7 +177,7 @@ class Reflector:
             self._complain(broken.uid, broken.name, broken.error)
         self._contact()
         self._version = listing.resource_version
-        self.synced.set()
+        self._set_synced()
         return listing.resource_version
 
     # --- watch --------------------------------------------------------------------------------
@@ -287,6 +289,11 @@ class Reflector:
                 uid=uid,
                 error=error,
             )
+
+    def _set_synced(self) -> None:
+        if not self.synced.is_set():
+            self.synced.set()
+            self._on_synced()
 
     def _contact(self) -> None:
         self.last_contact_at = datetime.now(UTC)

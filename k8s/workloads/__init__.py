@@ -4,6 +4,8 @@ from k8s.workloads.job import JobKind
 from k8s.workloads.kind import Workload as Workload
 from k8s.workloads.kind import WorkloadAnswer as WorkloadAnswer
 from k8s.workloads.kind import WorkloadKind as WorkloadKind
+from k8s.workloads.owners import owner_of as owner_of
+from k8s.workloads.owners import rank_of as rank_of
 
 KINDS: tuple[WorkloadKind, ...] = (JobKind(),)
 

@@ -231,8 +231,9 @@ class JobKind:
             if (
                 written := self._patch(connection, job, suspend, None, dry_run=dry_run)
             ) is not None:
-                kind = "done" if suspend is False else "already"
-                return WorkloadAnswer(kind, f"{workload.said} resumed", written)
+                if suspend is None:
+                    return WorkloadAnswer("already", f"{workload.said} is released", written)
+                return WorkloadAnswer("done", f"{workload.said} resumed", written)
         return WorkloadAnswer("conflict", f"{workload.said} keeps changing while it is resumed")
 
     def _backoff(self, job: Job, gang: bool) -> tuple[tuple[str, ...], int | None]:

@@ -90,8 +90,15 @@ class Suspension:
 class WorkloadKind(Protocol):
     """A kind of workload; one file each in k8s/workloads, entered in KINDS."""
 
-    name: str
-    resource: Resource
+    @property
+    def name(self) -> str:
+        """Kind as in the object, "Job"."""
+        ...
+
+    @property
+    def resource(self) -> Resource:
+        """Where its objects are."""
+        ...
 
     def read(self, obj: Any, *, api_groups: Collection[str] = frozenset()) -> Workload:
         """The Workload of a narrow object; api_groups: those that the API server serves."""
