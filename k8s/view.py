@@ -149,6 +149,7 @@ class _Picture:
         self.by_node, self.by_owner = _Index(), _Index()
         self.version = 0
         self._kinds = {kind.resource: kind for kind in kinds}
+        self._owners: dict[str, tuple[WorkloadKind, Any]] = {}
 
     def take(self, change: Change, api_groups: frozenset[str]) -> None:
         resource, item = change.resource, change.object
@@ -163,14 +164,22 @@ class _Picture:
                 self._keep(self.jobs, change)
             kind = self._kinds[resource]
             if change.kind == "deleted":
+                self._owners.pop(change.uid, None)
                 self.workloads.drop(change.uid)
                 self.controllers.drop(change.uid)
             else:
+                self._owners[change.uid] = (kind, item)
                 self.workloads.put(change.uid, kind.read(item, api_groups=api_groups))
                 if (owner := controller_of(item.metadata)) is not None:
                     self.controllers.put(change.uid, owner)
                 elif change.uid in self.controllers:
                     self.controllers.drop(change.uid)
+        self.version += 1
+
+    def read_again(self, api_groups: frozenset[str]) -> None:
+        """Reads all workloads anew, since what is installed (Kueue) decides how they are restarted."""
+        for uid, (kind, item) in self._owners.items():
+            self.workloads.put(uid, kind.read(item, api_groups=api_groups))
         self.version += 1
 
     def view(
@@ -367,7 +376,10 @@ class ClusterWatcher:
                 log.info("kubernetes discovery answers again")
                 failing = False
             with self._changed:
-                self._api_groups = groups
+                if groups != self._api_groups:
+                    self._api_groups = groups
+                    self._picture.read_again(groups)
+                    self._changed.notify_all()
             for resource in wanted:
                 self._reflect(resource)
             self._discovered.set()
