@@ -14,6 +14,8 @@ from app.demo.supervisor import Child
 
 CLUSTER = "demo"
 CHECK_TIMEOUT_SECONDS = 5.0
+# A person at the demo drains one node after another: two an hour of 64 would end the fun at once.
+DEFAULTS = {"PITWALL_MAX_DRAINS_PER_HOUR_RATIO": "0.25"}
 
 Check = Callable[[], Awaitable[str | None]]
 
@@ -39,7 +41,7 @@ def processes(
     path: Path, ports: Ports, *, nodes: int, seed: int, client: httpx.AsyncClient
 ) -> list[Child]:
     """The children in the order of their start; the simulated cluster is the first."""
-    variables = {**_inherited(), **environment(path, ports)}
+    variables = {**DEFAULTS, **_inherited(), **environment(path, ports)}
 
     def child(name: str, command: list[str], ready: Check) -> Child:
         return Child(name=name, command=command, environment=variables, ready=ready)
