@@ -1,0 +1,1 @@
+"""What runs beside an API server: scheduler, controllers, kubelets, all over the registry."""
