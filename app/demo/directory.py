@@ -15,6 +15,7 @@ STORE = "pitwall.db"
 MARKER = "demo.json"  # says that the store beside it was made by a demo
 ENV_FILE = "pitwall.env"
 LOGS = "logs"
+SPOOLS = "agents"  # what the fleet of `simulate-agents` keeps; of a cluster that is gone
 STALE = (ENV_FILE, "simulator.json", "kubeconfig", "token")
 
 # Measured: the store of 64 nodes stays under 50 MB in an hour, each further node adds some 100 kB;
@@ -50,6 +51,8 @@ def clear(path: Path) -> None:
             f"--directory."
         )
     with _told(path):
+        if _is_own(path) and (path / SPOOLS).exists():
+            shutil.rmtree(path / SPOOLS)
         for name in (*STALE, STORE, f"{STORE}-wal", f"{STORE}-shm"):
             (path / name).unlink(missing_ok=True)
         (path / LOGS).mkdir(exist_ok=True)

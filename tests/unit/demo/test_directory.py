@@ -45,6 +45,7 @@ def test_a_demo_removes_what_an_earlier_one_left(tmp_path: Path) -> None:
     for name in ("pitwall.db", "pitwall.db-wal", "pitwall.db-shm", "pitwall.env", "simulator.json"):
         (tmp_path / name).write_text("old")
     (tmp_path / "logs" / "web.log").write_text("old")
+    (tmp_path / "agents" / "node-1").mkdir(parents=True)
     clear(tmp_path)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == ["demo.json", "logs"]
