@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from collectors.report import NvmlState
 
 RESTART_FIRST_SECONDS = 5.0
-RESTART_LONGEST_SECONDS = 300.0
+RESTART_LONGEST_SECONDS = 60.0
 """Pause before a new child is tried, doubling: a driver that hangs does so for long."""
 
 
