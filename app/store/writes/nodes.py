@@ -1,0 +1,181 @@
+"""What a report says of its node: health, driver, counts, and how bad it is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from app.store.writes.bulk import Upsert, clock, parse_time, select_where_in, upsert
+from app.store.writes.events import HEALTH_SEVERITY, Event
+from collectors.health import SEVERITY_RANK, node_health
+from collectors.report import Finding, Report
+
+_NODE = Upsert(
+    table="node",
+    columns=(
+        "cluster",
+        "name",
+        "driver_version",
+        "boot_id",
+        "gpu_count",
+        "gpu_count_expected",
+        "health",
+        "health_reason",
+        "health_since",
+        "score",
+        "observed_at",
+        "received_at",
+        "service",
+        "service_reason",
+    ),
+    key=("cluster", "name"),
+    updates={
+        "driver_version": "COALESCE(new.driver_version, old.driver_version)",
+        "boot_id": None,
+        "gpu_count": None,
+        "gpu_count_expected": None,
+        "health": None,
+        "health_reason": None,
+        "health_since": None,
+        "score": None,
+        "observed_at": None,
+        "received_at": None,
+    },
+)
+
+_SCORES = {"Healthy": 0, "Degraded": 100, "Unknown": 200, "Failing": 300}
+_FATAL_SCORE = 400
+_MOST_FINDINGS = 99
+
+
+@dataclass(frozen=True)
+class KnownNode:
+    """A node as the store has it."""
+
+    health: str
+    health_since: datetime | None
+    boot_id: str | None
+    gpu_count: int | None
+    gpu_count_expected: int | None
+
+
+@dataclass
+class JudgedNodes:
+    """Nodes after their newest reports.
+
+    `unlike`: nodes whose GPUs may not be those had before (new, booted, counted otherwise or silent),
+    so that what is gone is looked for.
+    """
+
+    health: dict[str, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    unlike: list[str] = field(default_factory=list)
+
+
+def silence_reason(observed_at: datetime) -> str:
+    """Why a node that has not reported for long is Unknown."""
+    return f"no report since {observed_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def store_nodes(
+    connection: Connection,
+    cluster: str,
+    newest: Mapping[str, Report],
+    *,
+    open_by_node: Mapping[str, Sequence[Finding]],
+    stale: Mapping[str, str],
+    now: datetime,
+) -> JudgedNodes:
+    """Judge each node by its newest report and write it over what is known."""
+    stored = clock(connection)
+    received_at = stored(now)
+    known = _known(connection, cluster, newest)
+    judged = JudgedNodes()
+    rows = []
+    for name, report in newest.items():
+        findings = open_by_node.get(name, ())
+        if name in stale:
+            health, reason = "Unknown", stale[name]
+        elif not findings and report.nvml.answering:
+            health, reason = "Healthy", "no open finding"
+        else:
+            health, reason = node_health(findings, report.nvml)
+        old = known.get(name)
+        since = old.health_since if old is not None and old.health == health else None
+        if since is None:
+            since = report.observed_at
+        if old is None or old.health != health:
+            judged.events.append(health_event(name, health, reason, at=report.observed_at))
+        count = len(report.gpus) if report.nvml.answering else (old.gpu_count if old else None)
+        expected = [
+            value
+            for value in (report.expected_gpus, count, old.gpu_count_expected if old else None)
+            if value is not None
+        ]
+        if (
+            old is None
+            or old.boot_id != report.boot_id
+            or old.gpu_count != count
+            or not report.nvml.answering
+        ):
+            judged.unlike.append(name)
+        judged.health[name] = health
+        rows.append(
+            (
+                cluster,
+                name,
+                report.driver_version,
+                report.boot_id,
+                count,
+                max(expected, default=None),
+                health,
+                reason,
+                stored(since),
+                score(health, findings),
+                stored(report.observed_at),
+                received_at,
+                "In service",
+                "",
+            )
+        )
+    upsert(connection, _NODE, rows)
+    return judged
+
+
+def health_event(node: str, health: str, reason: str, *, at: datetime) -> Event:
+    """The event of a node's change of health."""
+    return Event(
+        at=at,
+        node=node,
+        kind="node_health",
+        code=health,
+        severity=HEALTH_SEVERITY[health],
+        message=reason,
+    )
+
+
+def score(health: str, findings: Iterable[Finding] = ()) -> int:
+    """How bad a node is: its health first, a fatal finding above all, then how many findings change it."""
+    counted = [
+        finding
+        for finding in findings
+        if finding.changes_health and SEVERITY_RANK[finding.severity] >= SEVERITY_RANK["warning"]
+    ]
+    base = _SCORES[health]
+    if health == "Failing" and any(finding.severity == "fatal" for finding in counted):
+        base = _FATAL_SCORE
+    return base + min(len(counted), _MOST_FINDINGS)
+
+
+def _known(connection: Connection, cluster: str, names: Iterable[str]) -> dict[str, KnownNode]:
+    return {
+        name: KnownNode(health, parse_time(since), boot_id, count, expected)
+        for name, health, since, boot_id, count, expected in select_where_in(
+            connection,
+            "SELECT name, health, health_since, boot_id, gpu_count, gpu_count_expected FROM node "
+            "WHERE cluster = :cluster AND {name IN (:names)}",
+            sorted(names),
+            cluster=cluster,
+        )
+    }

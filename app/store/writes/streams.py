@@ -1,0 +1,148 @@
+"""Which reports of a batch are new, and which of a node is its newest.
+
+A sequence at or below the last one taken of its spool was taken before. A node's newest report is
+the one observed last, whichever spool it comes from; at the same moment the higher sequence of the
+same spool is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from app.store.writes.bulk import Upsert, clock, parse_time, select_where_in, upsert
+from collectors.report import Report
+
+Outcome = Literal["stored", "older", "duplicate"]
+
+_STREAM = Upsert(
+    table="report_stream",
+    columns=("cluster", "node", "spool_id", "sequence", "observed_at", "received_at"),
+    key=("cluster", "node", "spool_id"),
+    updates={
+        "sequence": None,
+        # The clock of a node may step back within a spool; what was seen last stays known.
+        "observed_at": "CASE WHEN new.observed_at > old.observed_at THEN new.observed_at ELSE old.observed_at END",
+        "received_at": None,
+    },
+    guard="new.sequence > old.sequence",
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """How far a node has been heard."""
+
+    observed_at: datetime
+    spool_id: str
+    sequence: int
+
+
+@dataclass(frozen=True)
+class NodeReports:
+    """What a batch brings of one node: reports not had before, in order of observation.
+
+    `before` is the newest had before the batch. `newest` is None when every report is older.
+    """
+
+    reports: Sequence[Report]
+    before: Point | None
+    newest: Report | None
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A batch, sorted out: outcomes in the order of the batch, and what is new by node."""
+
+    outcomes: list[Outcome]
+    nodes: dict[str, NodeReports] = field(default_factory=dict)
+
+
+def sort_reports(connection: Connection, cluster: str, reports: Sequence[Report]) -> Sorted:
+    """Say of each report whether it is new, older than what is known, or was had before."""
+    streams, newest = _heard(connection, cluster, {report.node for report in reports})
+    outcomes: list[Outcome] = ["duplicate"] * len(reports)
+    fresh: dict[str, list[int]] = {}
+    order = sorted(range(len(reports)), key=lambda place: reports[place].sequence)
+    for place in order:
+        report = reports[place]
+        stream = (report.node, report.spool_id)
+        if report.sequence <= streams.get(stream, -1):
+            continue
+        streams[stream] = report.sequence
+        fresh.setdefault(report.node, []).append(place)
+    nodes: dict[str, NodeReports] = {}
+    for node, places in fresh.items():
+        places.sort(key=lambda place: (reports[place].observed_at, reports[place].sequence))
+        before = newest.get(node)
+        now, last = before, None
+        for place in places:
+            report = reports[place]
+            if is_newer(report, now):
+                outcomes[place], last = "stored", report
+                now = Point(report.observed_at, report.spool_id, report.sequence)
+            else:
+                outcomes[place] = "older"
+        nodes[node] = NodeReports([reports[place] for place in places], before, last)
+    return Sorted(outcomes, nodes)
+
+
+def is_newer(report: Report, than: Point | None) -> bool:
+    """Whether a report was observed after what is known."""
+    if than is None or report.observed_at > than.observed_at:
+        return True
+    same_spool = report.spool_id == than.spool_id and report.sequence > than.sequence
+    return report.observed_at == than.observed_at and same_spool
+
+
+def advance_streams(
+    connection: Connection, cluster: str, nodes: Mapping[str, NodeReports], now: datetime
+) -> None:
+    """Note how far each spool has been taken."""
+    stored = clock(connection)
+    received_at = stored(now)
+    last: dict[tuple[str, str], tuple[int, datetime]] = {}
+    for node, brought in nodes.items():
+        for report in brought.reports:
+            stream = (node, report.spool_id)
+            sequence, observed_at = last.get(stream, (-1, report.observed_at))
+            last[stream] = (
+                max(sequence, report.sequence),
+                max(observed_at, report.observed_at),
+            )
+    rows = [
+        (cluster, node, spool_id, sequence, stored(observed_at), received_at)
+        for (node, spool_id), (sequence, observed_at) in sorted(last.items())
+    ]
+    upsert(connection, _STREAM, rows)
+
+
+def _heard(
+    connection: Connection, cluster: str, nodes: Iterable[str]
+) -> tuple[dict[tuple[str, str], int], dict[str, Point]]:
+    streams: dict[tuple[str, str], int] = {}
+    newest: dict[str, tuple[object, str, int]] = {}
+    # Times are compared as the driver gives them: SQLite's texts order as the times they stand for.
+    for node, spool_id, sequence, observed_at in select_where_in(
+        connection,
+        "SELECT node, spool_id, sequence, observed_at FROM report_stream "
+        "WHERE cluster = :cluster AND {node IN (:names)}",
+        sorted(nodes),
+        cluster=cluster,
+    ):
+        streams[node, spool_id] = sequence
+        known = newest.get(node)
+        if known is None or observed_at > known[0]:
+            newest[node] = (observed_at, spool_id, sequence)
+    return streams, {
+        node: Point(_time(at), spool_id, sequence)
+        for node, (at, spool_id, sequence) in newest.items()
+    }
+
+
+def _time(value: object) -> datetime:
+    at = parse_time(value)
+    assert at is not None
+    return at
