@@ -6,6 +6,7 @@ import typer
 
 from app.cli.api import now_utc, open_api, read_record
 from app.cli.asking import Ask, Manner, ask_at_once, plan_then_ask
+from app.cli.choices import pick_choice
 from app.cli.columns import OPERATIONS
 from app.cli.durations import read_duration
 from app.cli.outcome import BadUse
@@ -149,6 +150,9 @@ def cancel(
 def choose(
     operation_id: Annotated[str, typer.Argument(metavar="ID", help="Of the blocked operation.")],
     choice: Annotated[str, typer.Argument(help="One of the choices it offers.")],
+    subject: Annotated[
+        str | None, typer.Option(help="Whom it is for, where it is offered for several.")
+    ] = None,
     confirm: Confirm = "",
     reason: Annotated[str, typer.Option(help="Why, for those who read it later.")] = "",
     wait: Wait = False,
@@ -156,7 +160,10 @@ def choose(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Answer a blocked operation. A dangerous choice wants --confirm with the text it names."""
-    parameters = {"operation_id": operation_id, "choice": choice, "confirmation": confirm}
+    operation = read_record(
+        open_api(read_settings()).get(f"operations/{operation_id}"), OperationRecord
+    )
+    parameters = pick_choice(operation, choice=choice, subject=subject, confirmation=confirm)
     ask = Ask("choose", parameters, reason=reason)
     ask_at_once(ask, Manner(yes=True, wait=wait, wait_timeout=wait_timeout, output=output))
 

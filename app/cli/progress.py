@@ -6,6 +6,7 @@ from datetime import datetime
 import typer
 
 from app.cli.api import Api, read_record
+from app.cli.choices import choice_lines
 from app.cli.durations import write_age, write_duration
 from app.cli.outcome import CommandFailed, WaitRanOut
 from app.cli.tables import align, printable
@@ -48,7 +49,7 @@ def operation_lines(operation: OperationRecord, *, now: datetime) -> list[str]:
             for uid, state in operation.workloads_state.items()
         ]
         lines += ["", *align(rows)]
-    lines += _choice_lines(operation)
+    lines += choice_lines(operation)
     if operation.steps:
         rows = [["STEP", "TARGET", "STATE", "TRIES", "AGE", "MESSAGE"]]
         rows += [
@@ -80,7 +81,7 @@ def follow(
         news = _news(operation)
         if news != said and not quiet:
             typer.echo(f"[{write_duration(time.monotonic() - begun)}] {news}", err=True)
-            for line in _choice_lines(operation):
+            for line in choice_lines(operation):
                 typer.echo(line, err=True)
         said = news
         if operation.ended_at is not None:
@@ -109,15 +110,3 @@ def _news(operation: OperationRecord) -> str:
         f"{operation.state}, {operation.pods_done} of {operation.pods_total} pods done: "
         f"{printable(operation.message) or '-'}"
     )
-
-
-def _choice_lines(operation: OperationRecord) -> list[str]:
-    lines: list[str] = []
-    for choice in operation.choices:
-        warning = printable(str(choice.get("warning") or ""))
-        lines.append(
-            f"  pitwall choose {operation.id} {choice.get('name')}   {choice.get('label', '')}"
-        )
-        if warning:
-            lines.append(f"    {warning}")
-    return ["", "It waits for a choice:", *lines] if lines else []
