@@ -33,8 +33,8 @@ class DrainOptions:
     """What the person who drains allows.
 
     force: take pods that nothing recreates. delete_emptydir_data: take pods with data on the node's disk.
-    ignore_daemonsets: leave DaemonSet pods (they would come back at once). disable_eviction is always
-    refused: deleting instead of evicting passes budgets by.
+    ignore_daemonsets: leave DaemonSet pods (they would come back at once). There is no switch to delete
+    instead of evicting: that would pass budgets by.
     """
 
     force: bool = False
