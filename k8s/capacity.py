@@ -168,10 +168,11 @@ def fit(
     anywhere = _place(demand, view, free)
     wanted = sum(entry.gpus for entry in demand)
     if anywhere is None:
+        kinds = {_alike(entry): entry for entry in demand}.values()
         room = sum(
             max(0, gpus)
             for name, gpus in free.items()
-            if any(admits(view.nodes[name], entry) for entry in demand)
+            if any(admits(view.nodes[name], entry) for entry in kinds)
         )
         return Fit(
             "does_not_fit",
@@ -203,26 +204,57 @@ def _domains(view: ClusterView, free: Mapping[str, int], label: str) -> list[tup
     )
 
 
+def _alike(demand: PodDemand) -> tuple[object, ...]:
+    """Equal for pods that may go to the same nodes and ask for as much, as the ranks of a gang are."""
+    return (
+        demand.gpus,
+        tuple(sorted(demand.node_selector.items())),
+        demand.tolerations,
+        repr(demand.affinity),
+    )
+
+
+def _fill(demand: PodDemand, count: int, view: ClusterView, left: dict[str, int]) -> list[str]:
+    """Places as many as fit of count equal pods, each on the fullest node that takes it; one entry a pod."""
+    candidates = sorted(
+        (gpus, name)
+        for name, gpus in left.items()
+        if gpus >= demand.gpus and admits(view.nodes[name], demand)
+    )
+    placed: list[str] = []
+    for gpus, name in candidates:
+        if len(placed) == count:
+            break
+        room = gpus // demand.gpus if demand.gpus else count
+        taken = min(room, count - len(placed))
+        left[name] -= taken * demand.gpus
+        placed.extend([name] * taken)
+    return placed
+
+
 def _place(
     demand: Sequence[PodDemand], view: ClusterView, free: Mapping[str, int]
 ) -> tuple[str, ...] | None:
     """A node for each pod, the largest first, each on the fullest node that takes it; None if one has none.
 
-    Best fit is exact when all pods ask for the same, as ranks do, and their nodes are alike.
+    Best fit is exact when all pods ask for the same, as ranks do.
     """
     left = dict(free)
-    # The most constrained go first among equals: a pod that may use few nodes must not find them taken.
-    choices = [[name for name in left if admits(view.nodes[name], entry)] for entry in demand]
-    order = sorted(range(len(demand)), key=lambda i: (-demand[i].gpus, len(choices[i]), i))
     places: list[str] = [""] * len(demand)
-    for index in order:
-        gpus = demand[index].gpus
-        candidates = [name for name in choices[index] if left[name] >= gpus]
-        if not candidates:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, entry in enumerate(demand):
+        groups.setdefault(_alike(entry), []).append(index)
+    # Among equals in size, those with a selector go first: they have fewer nodes to go to.
+    order = sorted(
+        groups.values(),
+        key=lambda group: (-demand[group[0]].gpus, -len(demand[group[0]].node_selector)),
+    )
+    for group in order:
+        placed = _fill(demand[group[0]], len(group), view, left)
+        if len(placed) < len(group):
             return None
-        chosen = min(candidates, key=lambda name: (left[name], name))
-        left[chosen] -= gpus
-        places[index] = chosen
+        for index, name in zip(group, placed, strict=True):
+            places[index] = name
     return tuple(places)
 
 
@@ -234,27 +266,22 @@ def _place_competitors(
 ) -> int:
     """Takes off what pending pods ahead in the queue will take; returns their GPUs."""
     priority = min(entry.priority for entry in demand)
-    taken = 0
-    pending = [
-        pod
-        for pod in view.pods.values()
-        if not pod.spec.node_name
-        and pod.status.phase == "Pending"
-        and pod.metadata.deletion_timestamp is None
-        and not pod.spec.scheduling_gates
-        and pod.metadata.uid not in released
-        and (pod.spec.priority or 0) >= priority
-    ]
-    for pod in sorted(pending, key=lambda pod: (-(pod.spec.priority or 0), pod.metadata.uid)):
-        asked = demand_of(pod)
-        if not asked.gpus:
+    groups: dict[tuple[object, ...], tuple[PodDemand, int]] = {}
+    for pod in view.pods.values():
+        if (
+            pod.spec.node_name
+            or pod.status.phase != "Pending"
+            or pod.metadata.deletion_timestamp is not None
+            or pod.spec.scheduling_gates
+            or pod.metadata.uid in released
+            or (pod.spec.priority or 0) < priority
+        ):
             continue
-        candidates = [
-            name
-            for name, gpus in free.items()
-            if gpus >= asked.gpus and admits(view.nodes[name], asked)
-        ]
-        if candidates:
-            free[min(candidates, key=lambda name: (free[name], name))] -= asked.gpus
-            taken += asked.gpus
+        asked = demand_of(pod)
+        if asked.gpus:
+            key = (-asked.priority, *_alike(asked))
+            groups[key] = (asked, groups.get(key, (asked, 0))[1] + 1)
+    taken = 0
+    for asked, count in sorted(groups.values(), key=lambda group: -group[0].priority):
+        taken += asked.gpus * len(_fill(asked, count, view, free))
     return taken

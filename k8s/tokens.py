@@ -67,7 +67,7 @@ class _User(Narrow, frozen=True):
     username: str = ""
     uid: str = ""
     groups: tuple[str, ...] = ()
-    extra: dict[str, tuple[str, ...]] = {}
+    extra: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 class _ReviewStatus(Narrow, frozen=True):
