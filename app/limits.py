@@ -140,6 +140,8 @@ def _rate(wanted: int, *, taken: int, total: int, settings: LimitSettings) -> Li
     after = taken + wanted
     said = f"{taken} GPU nodes were taken out within the last hour; with these it would be {after}, and {limit} are allowed"
     end = (
-        "." if after <= limit else ": wait, or raise MAX_DRAINS_PER_HOUR and MAX_DRAINS_PER_HOUR_RATIO."
+        "."
+        if after <= limit
+        else ": wait, or raise MAX_DRAINS_PER_HOUR and MAX_DRAINS_PER_HOUR_RATIO."
     )
     return LimitLine("rate", limit, taken, after, said + end)

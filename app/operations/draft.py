@@ -99,7 +99,7 @@ class Draft:
             return Blocked(summary(self.blocks), tuple(self.offers), self.memory, progress)
         if self.held:
             return Wait(summary(self.held), self.memory, progress, held=True)
-        return Wait(summary(self.waits), self.memory, progress)
+        return Wait(summary(self.waits) or "Waiting.", self.memory, progress)
 
     def _retried(self, at: datetime | None) -> bool:
         again = retried_at(self.memory)

@@ -66,15 +66,17 @@ def _await_gone(draft: Draft, found: Surveyed, *, view: ClusterView) -> None:
         why = f"{found.node} does not answer"
     else:
         held_by = ", ".join(found.pod.metadata.finalizers)
-        why = f"finalizers: {held_by}" if held_by else f"{found.node} answers, so look at its kubelet"
+        why = (
+            f"finalizers: {held_by}" if held_by else f"{found.node} answers, so look at its kubelet"
+        )
     draft.block(f"{found.name} should have stopped at {deleted_at:%H:%M:%S} UTC ({why}).", *offers)
 
 
 def _remember(draft: Draft, found: Surveyed, *, view: ClusterView) -> None:
     """Its workload is followed until the pod is back; a finished pod has nothing to come back for."""
-    if found.workload is None or is_terminal(found.pod):
-        return
     workload = found.workload
+    if workload is None or is_terminal(found.pod) or workload.restart_path == "none":
+        return
     unit = draft.unit(workload.uid)
     if unit is None:
         unit = Unit(
@@ -82,6 +84,7 @@ def _remember(draft: Draft, found: Surveyed, *, view: ClusterView) -> None:
             workload.name,
             workload.kind,
             "evict",
+            watched=workload.uid in view.workloads,
             ready_before=sum(1 for pod in view.pods_of(workload.uid) if is_pod_ready(pod)),
             generation_before=workload.generation,
         )

@@ -88,24 +88,22 @@ def wait_offer() -> Offer:
 def force_deletes(draft: Draft, pods: list[Pod], *, view: ClusterView) -> None:
     """Deletes of Terminating pods on nodes that a person confirmed to be off."""
     for pod in pods:
-        if pod.metadata.deletion_timestamp is None:
+        meta = pod.metadata
+        if meta.deletion_timestamp is None or draft.operation.done(FORCE_DELETE, meta.uid):
             continue
         if is_powered_off(pod.spec.node_name, draft.memory, view):
-            if not draft.operation.done(FORCE_DELETE, pod.metadata.uid):
-                draft.take(
-                    Step(
-                        FORCE_DELETE,
-                        f"Pod/{pod.metadata.namespace}/{pod.metadata.name}",
-                        pod.metadata.uid,
-                        f"Deleting {pod.metadata.name} of {pod.spec.node_name}, which is confirmed off.",
-                        node=pod.spec.node_name,
-                    )
+            draft.take(
+                Step(
+                    FORCE_DELETE,
+                    f"Pod/{meta.namespace}/{meta.name}",
+                    meta.uid,
+                    f"Deleting {meta.name} of {pod.spec.node_name}, which is confirmed off.",
+                    node=pod.spec.node_name,
                 )
+            )
 
 
-def _remember(
-    draft: Draft, workload: Workload, pods: list[Surveyed], *, view: ClusterView
-) -> Unit:
+def _remember(draft: Draft, workload: Workload, pods: list[Surveyed], *, view: ClusterView) -> Unit:
     unit = draft.unit(workload.uid)
     if unit is None:
         ready = sum(1 for pod in view.pods_of(workload.uid) if is_pod_ready(pod))
@@ -165,7 +163,8 @@ def _stop(draft: Draft, workload: Workload, unit: Unit, *, view: ClusterView) ->
         return
     live = live_pods(workload, view)
     wanted = any(
-        choice.name == "resume" and choice.subject == workload.uid for choice in draft.memory.choices
+        choice.name == "resume" and choice.subject == workload.uid
+        for choice in draft.memory.choices
     )
     if wanted or (workload.active == 0 and workload.terminating == 0 and not live):
         draft.take(resume_step(workload))
@@ -204,10 +203,10 @@ def _wait_for_others(draft: Draft, workload: Workload, unit: Unit, *, view: Clus
         draft.remember_unit(workload.uid, msgspec.structs.replace(unit, suspended_by_others=True))
     live = live_pods(workload, view)
     force_deletes(draft, live, view=view)
-    who = (
-        f"operation {workload.suspended_by}" if workload.suspended_by else "somebody else"
+    who = f"operation {workload.suspended_by}" if workload.suspended_by else "somebody else"
+    said = (
+        f"{_name(workload)} was suspended by {who}: its pods leave, and it is not resumed from here"
     )
-    said = f"{_name(workload)} was suspended by {who}: its pods leave, and it is not resumed from here"
     since = draft.waiting_since(f"stop:{workload.uid}")
     deadline = draft.release_deadline(since, grace_seconds(live))
     unsettled = unsettled_nodes(workload, draft.memory, view)

@@ -75,9 +75,7 @@ def _operations_of(connection: Connection, rows: Sequence[Any]) -> list[Operatio
             row.message,
             row.started_at,
         )
-    return [
-        _operation_of(row, tuple(nodes.get(row.id, ())), steps.get(row.id, {})) for row in rows
-    ]
+    return [_operation_of(row, tuple(nodes.get(row.id, ())), steps.get(row.id, {})) for row in rows]
 
 
 def _operation_of(
@@ -118,14 +116,7 @@ def claim(
     Raises LeaseLost when the lease is not ours any more.
     """
     check(connection, operation.cluster, held=held, now=now)
-    current = connection.execute(
-        select(_operation.c.ended_at, _operation.c.cancel_requested_by)
-        .where(_operation.c.id == operation.id)
-        .with_for_update()
-    ).first()
-    if current is None or current.ended_at is not None:
-        return False
-    if current.cancel_requested_by != operation.cancel_requested_by:
+    if not _is_unchanged(connection, operation):
         return False
     for step in steps:
         known = operation.step(step.name, step.uid)
@@ -215,11 +206,17 @@ def store_answer(
 def store_memory(
     connection: Connection, operation: Operation, memory: Memory, *, now: datetime
 ) -> None:
-    """Stores what an answer taught."""
+    """Stores what an answer taught. Choices that a person made meanwhile are kept."""
+    row = connection.execute(
+        select(_operation.c.memory).where(_operation.c.id == operation.id).with_for_update()
+    ).first()
+    document = msgspec.to_builtins(memory)
+    if row is not None:
+        document["choices"] = (row.memory or {}).get("choices", document["choices"])
     connection.execute(
         update(_operation)
         .where(_operation.c.id == operation.id)
-        .values(memory=msgspec.to_builtins(memory), updated_at=now)
+        .values(memory=document, updated_at=now)
     )
 
 
@@ -232,10 +229,18 @@ def store_look(
     choices: Sequence[Offer],
     memory: Memory,
     progress: Progress,
+    held: Held,
     now: datetime,
     ended: bool,
-) -> None:
-    """Stores what a look came to when no step was taken: state, message, choices, progress, memory."""
+) -> bool:
+    """Stores what a look came to when no step was taken: state, message, choices, progress, memory.
+
+    False when a request (cancel, a choice) has changed the operation since it was read: nothing is
+    stored then, and the next look sees it. Raises LeaseLost.
+    """
+    check(connection, operation.cluster, held=held, now=now)
+    if not _is_unchanged(connection, operation):
+        return False
     for awaited in progress.awaited:
         _store_awaited(connection, operation, awaited, now=now)
     connection.execute(
@@ -261,6 +266,22 @@ def store_look(
             )
             .values(released_at=now)
         )
+    return True
+
+
+def _is_unchanged(connection: Connection, operation: Operation) -> bool:
+    """Whether no request has touched the operation since it was read."""
+    row = connection.execute(
+        select(_operation.c.ended_at, _operation.c.cancel_requested_by, _operation.c.memory)
+        .where(_operation.c.id == operation.id)
+        .with_for_update()
+    ).first()
+    if row is None or row.ended_at is not None:
+        return False
+    if row.cancel_requested_by != operation.cancel_requested_by:
+        return False
+    choices = (row.memory or {}).get("choices", [])
+    return len(choices) == len(operation.memory.choices)
 
 
 def _store_awaited(

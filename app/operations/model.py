@@ -63,6 +63,7 @@ class Unit(msgspec.Struct, frozen=True):
     name: str
     kind: str
     path: str  # evict, suspend_resume
+    watched: bool = True  # False for an owner that is only named: nothing tells that it went
     moved: dict[str, MovedPod] = {}
     ready_before: int = 0
     generation_before: int = 0  # when the suspend was claimed: a view at that generation is late
@@ -231,4 +232,3 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 Decision = Act | Wait | Blocked | Ended
-

@@ -16,7 +16,7 @@ from app.operations.model import (
     Operation,
     Progress,
 )
-from app.operations.survey import Surveyed
+from app.operations.survey import Surveyed, holds_node
 from k8s.objects import is_terminal
 
 
@@ -25,7 +25,7 @@ def progress_of(
 ) -> Progress:
     """Progress as the store shows it."""
     view = observed.view
-    leaving = {found.node for found in surveyed if found.leaving}
+    leaving = {found.node for found in surveyed if holds_node(operation, found)}
     done = 0
     for uid in memory.pods:
         pod = view.pods.get(uid)
@@ -77,6 +77,8 @@ def _awaited(operation: Operation, memory: Memory) -> tuple[Awaited, ...]:
         back = unit.verdict in SETTLED
         moving = operation.done(RESUME, uid) or unit.path == "evict"
         if moving and (back or unit.verdict != "Waiting"):
-            message = f"{unit.verdict}: {unit.message}" if unit.verdict != RETURNED else unit.message
+            message = (
+                f"{unit.verdict}: {unit.message}" if unit.verdict != RETURNED else unit.message
+            )
             found.append(Awaited(AWAIT_RETURNED, target, uid, message, back))
     return tuple(found)

@@ -1,7 +1,8 @@
 """The pure next step of an operation: drain, reschedule, uncordon, and the way back. No input, no output."""
 
-import msgspec
 from datetime import datetime, timedelta
+
+import msgspec
 
 from app.operations.draft import Draft, summary
 from app.operations.eviction import block_pods, move_pods
@@ -23,7 +24,7 @@ from app.operations.model import (
 )
 from app.operations.progress import progress_of
 from app.operations.retreat import retreat
-from app.operations.survey import Surveyed, pods_to_move, survey
+from app.operations.survey import Surveyed, holds_node, pods_to_move, survey
 from app.operations.verdicts import judge_unit
 from k8s.objects import is_terminal
 
@@ -88,11 +89,12 @@ def _look(operation: Operation, surveyed: list[Surveyed], observed: Observed) ->
             continue
         if node.spec.unschedulable:
             seen.add(name)
-        elif name in seen and not operation.done(UNCORDON, node.metadata.uid):
-            if not memory.stopped:
-                memory = msgspec.structs.replace(
-                    memory, stopped=f"{name} was uncordoned by somebody else, so the drain stops."
-                )
+            continue
+        undone = operation.done(UNCORDON, node.metadata.uid) or memory.stopped
+        if name in seen and not undone:
+            memory = msgspec.structs.replace(
+                memory, stopped=f"{name} was uncordoned by somebody else, so the drain stops."
+            )
     if any(choice.name == "leave" for choice in memory.choices) and not memory.stopped:
         by = next(choice.by for choice in memory.choices if choice.name == "leave")
         memory = msgspec.structs.replace(
@@ -153,7 +155,7 @@ def _confirm_empty(
     """A node that looks empty is asked for its pods once more, from the API server itself."""
     if operation.kind == "reschedule":
         return
-    leaving = {found.node for found in surveyed if _holds_node(operation, found)}
+    leaving = {found.node for found in surveyed if holds_node(operation, found)}
     for name in operation.nodes:
         node = observed.view.nodes.get(name)
         if node is None or name in leaving or operation.done(CONFIRM_EMPTY, node.metadata.uid):
@@ -173,13 +175,6 @@ def _confirm_empty(
                     node=name,
                 )
             )
-
-
-def _holds_node(operation: Operation, found: Surveyed) -> bool:
-    # Who lets pods complete has no use for their remains: finished pods stay where they are.
-    if operation.options.mode in ("complete", "deadline") and is_terminal(found.pod):
-        return False
-    return found.leaving
 
 
 def _judge(operation: Operation, memory: Memory, observed: Observed) -> Memory:
@@ -233,7 +228,9 @@ def _uncordon(operation: Operation, observed: Observed, now: datetime) -> Decisi
     progress = progress_of(operation, memory, [], observed=observed)
     draft = Draft(operation, memory, now)
     if operation.cancel_requested_by:
-        return Ended("Cancelled", f"Cancelled by {operation.cancel_requested_by}.", memory, progress)
+        return Ended(
+            "Cancelled", f"Cancelled by {operation.cancel_requested_by}.", memory, progress
+        )
     for name in operation.nodes:
         node = observed.view.nodes.get(name)
         if node is None or operation.done(UNCORDON, node.metadata.uid):

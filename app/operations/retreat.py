@@ -22,7 +22,9 @@ from app.operations.model import (
 from app.operations.survey import node_condition
 
 
-def retreat(operation: Operation, draft: Draft, *, observed: Observed, progress: Progress) -> Decision:
+def retreat(
+    operation: Operation, draft: Draft, *, observed: Observed, progress: Progress
+) -> Decision:
     """The next step back, or the end. Jobs come first, nodes after them."""
     _resume_ours(operation, draft, observed=observed)
     if draft.steps or draft.blocks or draft.waits or draft.held:
@@ -56,9 +58,10 @@ def _resume_ours(operation: Operation, draft: Draft, *, observed: Observed) -> N
             resume = operation.step(RESUME, uid)
             if left and resume is not None and resume.state == "failed":
                 continue
+            blocked = len(draft.blocks)
             draft.take(resume_step(workload))
-            if draft.blocks:
-                draft.block("", leave_offer(workload.name))
+            if len(draft.blocks) > blocked:
+                draft.offers.append(leave_offer(workload.name))
         elif workload.suspended and suspend.state != "failed" and not left:
             draft.block(
                 f"{workload.kind} {workload.namespace}/{workload.name} is suspended, but its annotation does "

@@ -9,7 +9,7 @@ from app.operations.model import Memory, Observed, Operation, Options
 from k8s.drain import DrainOptions, judge_pods
 from k8s.objects import Pod, gpu_request, is_ready, is_terminal
 from k8s.view import ClusterView
-from k8s.workloads import owner_of, rank_of
+from k8s.workloads import kind_of, owner_of, rank_of
 from k8s.workloads.kind import Workload
 
 DEFAULT_GRACE_SECONDS = 30
@@ -20,7 +20,8 @@ class Surveyed(msgspec.Struct, frozen=True):
     """A pod and its way off the node.
 
     way: evict (alone), restart (with its gang, by suspend and resume), block (must not be touched),
-    skip (stays: a DaemonSet's, a static pod), gone (needs nothing more).
+    skip (stays: a DaemonSet's, a static pod), gone (its containers have ended and its deletion was
+    accepted: only a finalizer, such as batch.kubernetes.io/job-tracking, keeps the object).
     """
 
     pod: Pod
@@ -56,7 +57,9 @@ class Surveyed(msgspec.Struct, frozen=True):
         return self.way in ("evict", "restart", "block")
 
 
-def survey(pods: Iterable[Pod], *, view: ClusterView, options: Options, now: datetime) -> list[Surveyed]:
+def survey(
+    pods: Iterable[Pod], *, view: ClusterView, options: Options, now: datetime
+) -> list[Surveyed]:
     """Judges pods and names the way each leaves its node, in the order given."""
     judged = judge_pods(
         list(pods),
@@ -68,19 +71,16 @@ def survey(pods: Iterable[Pod], *, view: ClusterView, options: Options, now: dat
     )
     found = []
     for verdict in judged:
-        pod, way, reasons = verdict.pod, verdict.action, tuple(verdict.reasons)
-        workload = owner_of(pod, view) if way in ("evict", "block") else None
-        if way in ("evict", "block") and _has_left(pod):
-            way = "gone"
-        elif way == "evict" and workload is not None and not is_terminal(pod):
-            if workload.restart_path == "suspend_resume":
-                way = "restart"
-            elif workload.restart_path == "none":
-                way = "block"
-                reasons = (*reasons, workload.refusal or "this kind is not rescheduled")
-        found.append(
-            Surveyed(pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod))
-        )
+        pod, reasons = verdict.pod, tuple(verdict.reasons)
+        way: str = verdict.action
+        workload = owner_of(pod, view) if way != "skip" else None
+        if way == "gone":
+            # Its deletion was accepted; until its containers have ended it keeps the node.
+            way = "gone" if is_terminal(pod) else "evict"
+        if way == "evict" and workload is not None and not _is_over(pod, workload):
+            way, more = _way_of(workload)
+            reasons += more
+        found.append(Surveyed(pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod)))
     return found
 
 
@@ -89,9 +89,7 @@ def pods_on(nodes: Iterable[str], view: ClusterView) -> list[Pod]:
     found: list[Pod] = []
     for node in sorted(nodes):
         found.extend(
-            sorted(
-                view.pods_on(node), key=lambda pod: (pod.metadata.namespace, pod.metadata.name)
-            )
+            sorted(view.pods_on(node), key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
         )
     return found
 
@@ -102,6 +100,14 @@ def pods_to_move(operation: Operation, view: ClusterView) -> list[Pod]:
         found = [view.pods[uid] for uid in operation.options.pods if uid in view.pods]
         return sorted(found, key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
     return pods_on(operation.nodes, view)
+
+
+def holds_node(operation: Operation, found: Surveyed) -> bool:
+    """True while the pod keeps its node from being Drained."""
+    # Who lets pods complete has no use for their remains: finished pods stay where they are.
+    if operation.options.mode in ("complete", "deadline") and is_terminal(found.pod):
+        return False
+    return found.leaving
 
 
 def is_dead(node: str, view: ClusterView) -> bool:
@@ -162,7 +168,15 @@ def node_condition(node: str, observed: Observed) -> str:
     return f"{health} ({reason})" if reason else health
 
 
-def _has_left(pod: Pod) -> bool:
-    # The kubelet writes the terminal phase before the object goes: the containers have ended, and only
-    # a finalizer (batch.kubernetes.io/job-tracking) is still awaited.
-    return pod.metadata.deletion_timestamp is not None and is_terminal(pod)
+def _is_over(pod: Pod, workload: Workload) -> bool:
+    return is_terminal(pod) or workload.finished is not None
+
+
+def _way_of(workload: Workload) -> tuple[str, tuple[str, ...]]:
+    """How a pod of the workload leaves, and what stands against it."""
+    if workload.restart_path == "suspend_resume":
+        return "restart", ()
+    if workload.restart_path == "none" and kind_of(workload) is not None:
+        return "block", (workload.refusal or "Pitwall does not restart this kind",)
+    # Of a kind that is only named the pods can be drained; its own controller brings them back.
+    return "evict", ()

@@ -33,6 +33,11 @@ Verdict = tuple[str, str]
 def judge_unit(uid: str, unit: Unit, *, operation: Operation, view: ClusterView) -> Verdict:
     """Verdict on a workload and one sentence for people."""
     workload = view.workloads.get(uid)
+    if not unit.watched:
+        if not all(operation.done(EVICT, pod) for pod in unit.moved):
+            return WAITING, "Its pods are being evicted."
+        pods = [pod for pod in view.pods_of(uid) if pod.metadata.uid not in unit.moved]
+        return _returned_by_count(unit, pods, excluded=set(operation.nodes))
     if workload is None:
         return REMOVED, "It was removed."
     if workload.finished == "Failed":
@@ -54,7 +59,10 @@ def _judge_gang(
         if not unit.suspended_by_others:
             return WAITING, "It is not suspended yet."
         if workload.suspended and workload.suspended_by:
-            return WAITING, f"Operation {workload.suspended_by} has suspended it and brings it back."
+            return (
+                WAITING,
+                f"Operation {workload.suspended_by} has suspended it and brings it back.",
+            )
         if workload.suspended:
             return LEFT, "It was suspended by somebody else before, and is left so."
     elif not (resumed or unit.resumed_by_others):
@@ -78,9 +86,7 @@ def _returned(
     by_rank: dict[int | None, list[Pod]] = {}
     for pod in pods:
         by_rank.setdefault(rank_of(pod), []).append(pod)
-    missing = [
-        rank for rank in sorted(ranks) if not _rank_is_back(by_rank.get(rank, []), excluded)
-    ]
+    missing = [rank for rank in sorted(ranks) if not _rank_is_back(by_rank.get(rank, []), excluded)]
     if not missing:
         return RETURNED, f"All {len(ranks)} ranks are Running and Ready elsewhere."
     waiting = [pod for rank in missing for pod in by_rank.get(rank, [])]

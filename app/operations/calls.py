@@ -1,0 +1,353 @@
+"""One step, carried out: a call or two to Kubernetes, and what its answer means. Every step is idempotent.
+
+A step that was taken before, by this worker or one that died, finds that out itself: objects are read
+by UID first, a deletion that was accepted is done, an annotation of ours is ours.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from app.operations.model import (
+    CONFIRM_EMPTY,
+    CORDON,
+    EVICT,
+    FORCE_DELETE,
+    RESUME,
+    SUSPEND,
+    UNCORDON,
+    Operation,
+    Step,
+)
+from app.operations.survey import survey
+from k8s.client import STRATEGIC_MERGE_PATCH, Connection, Params, Response
+from k8s.drain import cordon, evict, uncordon
+from k8s.errors import ApiError, KubernetesError, OwnershipError, UnreachableError
+from k8s.listing import get_object, list_objects
+from k8s.nodes import NodeGoneError, NodeHold, annotate_node, read_hold, write_hold
+from k8s.objects import Node, Pod, is_mirror, is_ready, is_terminal
+from k8s.resources import NODES, PODS
+from k8s.view import ClusterView
+from k8s.workloads import kind_of
+
+RETRY_SECONDS = 5.0
+"""Pause before a step is taken again that may work later (kubectl's pause between evictions)."""
+
+CONFIRM_RETRY_SECONDS = 0.5
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a step. state: done, waiting (again after retry_after_seconds), failed.
+
+    outcome: for the audit, None when nothing was written. was_unschedulable: a cordon's finding.
+    """
+
+    state: str
+    message: str
+    outcome: str | None = "done"
+    retry_after_seconds: float = RETRY_SECONDS
+    was_unschedulable: bool | None = None
+
+
+class FencedConnection(Connection):
+    """A connection that asks before each write whether it may still be made.
+
+    The guard raises when the lease is past its renewal deadline; reads pass.
+    """
+
+    def __init__(self, connection: Connection, guard: Callable[[], object]) -> None:
+        # The same pool, credentials and time-outs as the connection that is fenced.
+        self.__dict__.update(connection.__dict__)
+        self._guard = guard
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Params | None = None,
+        content_type: str | None = None,
+        dry_run: bool = False,
+        read_timeout_seconds: float | None = None,
+    ) -> Response:
+        """As Connection.request, after the guard has let a write pass."""
+        if method != "GET":
+            self._guard()
+        return super().request(
+            method,
+            path,
+            body=body,
+            params=params,
+            content_type=content_type,
+            dry_run=dry_run,
+            read_timeout_seconds=read_timeout_seconds,
+        )
+
+
+def carry_out(
+    step: Step,
+    operation: Operation,
+    *,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    """Takes one step and says what came of it; errors of Kubernetes become answers.
+
+    has_ended: whether the operation of that id is over, for a node that still carries its annotation.
+    """
+    try:
+        return _CALLS[step.name](step, operation, connection, view, has_ended)
+    except OwnershipError as error:
+        return Answer("failed", str(error), outcome="refused")
+    except UnreachableError as error:
+        return Answer("waiting", f"{error}. It is tried again.", outcome="failed")
+    except ApiError as error:
+        if error.status in (409, 429, 500, 502, 503, 504):
+            after = error.retry_after_seconds or RETRY_SECONDS
+            return Answer(
+                "waiting",
+                f"{error}. It is tried again.",
+                outcome="failed",
+                retry_after_seconds=after,
+            )
+        return Answer("failed", str(error), outcome="refused" if error.status == 403 else "failed")
+    except KubernetesError as error:
+        return Answer("failed", str(error), outcome="failed")
+
+
+def _cordon(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    node: Node | None = get_object(connection, NODES, step.node)
+    if node is None or node.metadata.uid != step.uid:
+        return Answer("done", f"Node {step.node} is gone.", outcome=None)
+    hold = read_hold(node.metadata)
+    if hold is not None and hold.operation != operation.id and has_ended(hold.operation):
+        # What the earlier operation left is the state that this one finds.
+        found = write_hold(NodeHold(operation.id, node.spec.unschedulable))
+        annotate_node(connection, step.node, found)
+    try:
+        result = cordon(
+            connection,
+            step.node,
+            annotation_value=lambda was: write_hold(NodeHold(operation.id, was)),
+        )
+    except NodeGoneError as error:
+        return Answer("done", str(error), outcome=None)
+    said = "was cordoned before" if result.was_unschedulable else "cordoned"
+    return Answer(
+        "done",
+        f"{step.node} {said}." if result.changed else f"{step.node} {said}; found so.",
+        was_unschedulable=result.was_unschedulable,
+    )
+
+
+def _uncordon(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    by_person = operation.kind == "uncordon"
+    try:
+        result = uncordon(connection, step.node, operation_id=None if by_person else operation.id)
+    except NodeGoneError as error:
+        return Answer("done", str(error), outcome=None)
+    except OwnershipError as error:
+        # Whoever holds it now decides; what is not ours is not undone.
+        return Answer("done", str(error), outcome="refused")
+    if result.was_unschedulable and not by_person:
+        return Answer(
+            "done", f"{step.node} was cordoned before and stays so.", was_unschedulable=True
+        )
+    return Answer(
+        "done", f"{step.node} uncordoned." if result.changed else f"{step.node} found so."
+    )
+
+
+def _evict(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    pod = view.pods.get(step.uid)
+    if pod is None:
+        return Answer("done", "It is gone.", outcome=None)
+    answer = evict(connection, pod)
+    if answer.is_done:
+        outcome = "done" if answer.kind == "evicted" and not answer.already else None
+        return Answer("done", answer.message, outcome=outcome)
+    if answer.retry_after_seconds is None:
+        return Answer("failed", answer.message, outcome="refused")
+    named = f"budget {pod.metadata.namespace}/{answer.budget}: " if answer.budget else ""
+    words = {
+        "throttled": "the API server is overloaded: ",
+        "budget_unobserved": "its budget is not up to date yet: ",
+    }.get(answer.kind, "")
+    return Answer(
+        "waiting",
+        f"{pod.metadata.name} is not evicted yet; {words}{named}{answer.message}",
+        outcome="refused",
+        retry_after_seconds=answer.retry_after_seconds,
+    )
+
+
+def _suspend(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    return _toggle(step, operation, connection, view, resume=False)
+
+
+def _resume(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    return _toggle(step, operation, connection, view, resume=True)
+
+
+def _toggle(
+    step: Step, operation: Operation, connection: Connection, view: ClusterView, *, resume: bool
+) -> Answer:
+    workload = view.workloads.get(step.uid)
+    if workload is None:
+        return Answer("done", "It exists no more.", outcome=None)
+    kind = kind_of(workload)
+    if kind is None:
+        return Answer(
+            "failed", f"{workload.said} is no kind that Pitwall restarts.", outcome="refused"
+        )
+    act = kind.resume if resume else kind.suspend
+    answer = act(connection, workload, operation.id)
+    match answer.kind:
+        case "done":
+            return Answer("done", answer.message)
+        case "already" | "gone" | "replaced" | "finished":
+            return Answer("done", answer.message, outcome=None)
+        case "conflict":
+            return Answer("waiting", answer.message, outcome="failed", retry_after_seconds=1.0)
+    return Answer("failed", answer.message, outcome="refused")
+
+
+def _force_delete(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    """Gives up a Terminating pod of a node that a person confirmed to be off.
+
+    As the pod garbage collector does for out-of-service nodes: first the phase is written Failed, so
+    that the Job's controller counts it and takes its finalizer off, then the object is deleted at once.
+    """
+    node: Node | None = get_object(connection, NODES, step.node)
+    if node is not None and is_ready(node):
+        return Answer(
+            "failed", f"{step.node} answers again: nothing is force-deleted.", outcome="refused"
+        )
+    _, namespace, name = step.target.split("/", 2)
+    pod: Pod | None = get_object(connection, PODS, name, namespace=namespace)
+    if pod is None or pod.metadata.uid != step.uid:
+        return Answer("done", f"{namespace}/{name} is gone.", outcome=None)
+    if pod.metadata.deletion_timestamp is None:
+        return Answer(
+            "waiting",
+            f"{namespace}/{name} is not Terminating yet.",
+            outcome=None,
+            retry_after_seconds=1.0,
+        )
+    if not is_terminal(pod):
+        _write_failed(connection, pod)
+    try:
+        connection.request(
+            "DELETE",
+            PODS.path(name, namespace=namespace),
+            body={
+                "apiVersion": "v1",
+                "kind": "DeleteOptions",
+                "gracePeriodSeconds": 0,
+                "preconditions": {"uid": step.uid},
+            },
+        )
+    except ApiError as error:
+        if error.status not in (404, 409):
+            raise
+    return Answer("done", f"{namespace}/{name} deleted: {step.node} was confirmed to be off.")
+
+
+def _write_failed(connection: Connection, pod: Pod) -> None:
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByPitwall",
+        "message": "Pitwall: the node was confirmed to be off",
+        "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    try:
+        connection.request(
+            "PATCH",
+            PODS.path(pod.metadata.name, namespace=pod.metadata.namespace, subresource="status"),
+            body={
+                "metadata": {"uid": pod.metadata.uid},
+                "status": {"phase": "Failed", "conditions": [condition]},
+            },
+            content_type=STRATEGIC_MERGE_PATCH,
+        )
+    except ApiError as error:
+        if error.status not in (404, 409):
+            raise
+
+
+def _confirm_empty(
+    step: Step,
+    operation: Operation,
+    connection: Connection,
+    view: ClusterView,
+    has_ended: Callable[[str], bool],
+) -> Answer:
+    """Asks the API server, not the view, for the node's pods: a bind may have landed after the last look."""
+    listing = list_objects(connection, PODS, field_selector=f"spec.nodeName={step.node}")
+    pods: list[Pod] = [pod for pod in listing.items if not is_mirror(pod)]
+    judged = survey(pods, view=view, options=operation.options, now=datetime.now(UTC))
+    lets = operation.options.mode in ("complete", "deadline")
+    left = [found for found in judged if found.leaving and not (lets and is_terminal(found.pod))]
+    if left:
+        return Answer(
+            "waiting",
+            f"{step.node} is not empty yet: {left[0].name} is on it.",
+            outcome=None,
+            retry_after_seconds=CONFIRM_RETRY_SECONDS,
+        )
+    return Answer("done", f"{step.node} holds no pod that must go.", outcome=None)
+
+
+_CALLS: dict[
+    str,
+    Callable[[Step, Operation, Connection, ClusterView, Callable[[str], bool]], Answer],
+] = {
+    CORDON: _cordon,
+    UNCORDON: _uncordon,
+    EVICT: _evict,
+    SUSPEND: _suspend,
+    RESUME: _resume,
+    FORCE_DELETE: _force_delete,
+    CONFIRM_EMPTY: _confirm_empty,
+}

@@ -1,0 +1,331 @@
+"""The preview: what an operation would do, whom it hurts, and what stands in the way. Pure.
+
+What is previewed is judged by the same functions that the reconciler acts by, so the plan equals what
+is then done as long as its hash holds.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from app.limits import Limits
+from app.operations.model import Options
+from app.operations.plan_hash import hash_plan
+from app.operations.stake import Stake, stake_of
+from app.operations.survey import Surveyed, is_dead, live_pods, pods_on, survey
+from k8s.budgets import BudgetObstacle, budget_obstacles
+from k8s.capacity import Fit, demand_of, fit
+from k8s.objects import Pod, controller_of, gpu_request
+from k8s.view import ClusterView
+from k8s.workloads import rank_of
+from k8s.workloads.kind import Workload
+
+VERSION = 1
+LETTING_MODES = ("complete", "deadline")
+NO_ROOM = ("does_not_fit", "unknown")
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """What the store says of a node, for the plan."""
+
+    block: str | None = None
+    rack: str | None = None
+    health: str = "Unknown"
+    service: str = "In service"
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What is asked for, checked: the nodes exist, the workload is known."""
+
+    action: str  # drain, reschedule
+    nodes: tuple[str, ...]
+    options: Options
+    deadline_seconds: float | None = None
+    workload: Workload | None = None  # of a reschedule
+
+
+def build_plan(
+    wish: Wish,
+    *,
+    view: ClusterView,
+    facts: Mapping[str, NodeFacts],
+    reserved: Mapping[str, int],
+    limits: Limits,
+    now: datetime,
+    valid_seconds: float,
+) -> dict[str, Any]:
+    """The plan as a JSON document. reserved: GPUs by node that open operations count on."""
+    surveyed = survey(wished_pods(wish, view), view=view, options=wish.options, now=now)
+    surveyed = [found for found in surveyed if found.way != "gone"]
+    letting = wish.options.mode in LETTING_MODES
+    budgets = [] if wish.options.mode == "complete" else _budgets(surveyed, view)
+    jobs = _jobs(wish, surveyed, view=view, reserved=reserved, now=now)
+    plan: dict[str, Any] = {
+        "version": VERSION,
+        "action": wish.action,
+        "mode": wish.options.mode,
+        "options": {
+            "delete_emptydir_data": wish.options.delete_emptydir_data,
+            "force": wish.options.force,
+            "deadline_seconds": wish.deadline_seconds,
+            "accept_no_capacity": list(wish.options.accept_no_capacity),
+        },
+        "nodes": [_node(name, view, facts.get(name, NodeFacts())) for name in wish.nodes],
+        "pods": [_pod(found, wish.options.mode) for found in surveyed],
+        "jobs": [job for job, _ in jobs],
+        "budgets": [_budget(obstacle) for obstacle in budgets],
+        "limits": msgspec.to_builtins(limits),
+        "gpu_hours_at_stake": round(sum(job["gpu_hours_at_stake"] for job, _ in jobs), 2),
+        "blockers": []
+        if wish.options.mode == "complete"
+        else _blockers(wish, surveyed, budgets, [job for job, _ in jobs]),
+        "warnings": _warnings(wish, surveyed, budgets, [job for job, _ in jobs], view, letting),
+        "created_at": now.isoformat(),
+        "expires_at": (now + timedelta(seconds=valid_seconds)).isoformat(),
+        # What accepting reserves: {node: GPUs}; shown as candidates, not bound to.
+        "reserve": _reserve(jobs),
+    }
+    plan["hash"] = hash_plan(plan)
+    return plan
+
+
+def wished_pods(wish: Wish, view: ClusterView) -> list[Pod]:
+    """The pods that are concerned: all on the nodes, or those of the workload that a restart moves."""
+    if wish.action == "drain" or wish.workload is None:
+        return pods_on(wish.nodes, view)
+    live = live_pods(wish.workload, view)
+    if wish.workload.restart_path == "evict" and wish.nodes:
+        # Independent pods: only those on the nodes that are left; the others run on.
+        live = [pod for pod in live if pod.spec.node_name in wish.nodes]
+    return sorted(live, key=lambda pod: (rank_of(pod) or 0, pod.metadata.name))
+
+
+def _node(name: str, view: ClusterView, facts: NodeFacts) -> dict[str, Any]:
+    node = view.nodes.get(name)
+    return {
+        "name": name,
+        "block": facts.block,
+        "rack": facts.rack,
+        "health": facts.health,
+        "service": facts.service,
+        "already_unschedulable": node is not None and node.spec.unschedulable,
+        "ready": node is not None and not is_dead(name, view),
+    }
+
+
+def _pod(found: Surveyed, mode: str) -> dict[str, Any]:
+    meta = found.pod.metadata
+    owner = controller_of(meta)
+    action = {"restart": "restart_with_gang"}.get(found.way, found.way)
+    if found.leaving and mode == "complete":
+        action = "let_complete"
+    elif found.way in ("evict", "restart") and mode == "deadline":
+        action = "at_deadline"
+    return {
+        "uid": found.uid,
+        "namespace": meta.namespace,
+        "name": meta.name,
+        "node": found.node,
+        "owner": f"{owner.kind}/{owner.name}" if owner else "",
+        "job_uid": found.workload.uid if found.workload else None,
+        "rank": found.rank,
+        "gpus": found.gpus,
+        "action": action,
+        "warnings": list(found.warnings),
+        "reasons": list(found.reasons),
+    }
+
+
+def _jobs(
+    wish: Wish,
+    surveyed: Sequence[Surveyed],
+    *,
+    view: ClusterView,
+    reserved: Mapping[str, int],
+    now: datetime,
+) -> list[tuple[dict[str, Any], dict[str, int]]]:
+    """Each workload concerned, and the GPUs by node that it would take. They are fitted one after another."""
+    groups: dict[str, list[Surveyed]] = {}
+    for found in surveyed:
+        if found.workload is not None and found.leaving and found.workload.finished is None:
+            groups.setdefault(found.workload.uid, []).append(found)
+    spent, released = dict(reserved), set[str]()
+    jobs = []
+    for members in groups.values():
+        workload = members[0].workload
+        assert workload is not None
+        gang = workload.restart_path == "suspend_resume"
+        pods = live_pods(workload, view) if gang else [found.pod for found in members]
+        room, taken = _fit(pods, gang, wish, view=view, spent=spent, released=released)
+        for node, gpus in taken.items():
+            spent[node] = spent.get(node, 0) + gpus
+        stays = wish.options.mode == "complete"
+        stake = stake_of(workload, pods, view=view, now=now)
+        jobs.append((_job(workload, members, pods, room, stake, stays, view), taken))
+    return jobs
+
+
+def _fit(
+    pods: Sequence[Pod],
+    gang: bool,
+    wish: Wish,
+    *,
+    view: ClusterView,
+    spent: Mapping[str, int],
+    released: set[str],
+) -> tuple[Fit, dict[str, int]]:
+    demand = [demand_of(pod) for pod in pods if gpu_request(pod)]
+    if gang:
+        released.update(pod.metadata.uid for pod in pods)
+    room = fit(
+        demand,
+        view=view,
+        excluded_nodes=set(wish.nodes),
+        reserved=spent,
+        released=frozenset(released),
+    )
+    taken: dict[str, int] = {}
+    for node, entry in zip(room.nodes, demand, strict=False):
+        taken[node] = taken.get(node, 0) + entry.gpus
+    return room, taken
+
+
+def _job(
+    workload: Workload,
+    members: Sequence[Surveyed],
+    pods: Sequence[Pod],
+    room: Fit,
+    stake: Stake,
+    stays: bool,
+    view: ClusterView,
+) -> dict[str, Any]:
+    moved = {found.uid for found in members}
+    return {
+        "uid": workload.uid,
+        "kind": workload.kind,
+        "namespace": workload.namespace,
+        "name": workload.name,
+        "team": workload.team,
+        "gang": workload.gang,
+        "ranks_moved": sorted(found.rank for found in members if found.rank is not None),
+        "pods_moved": len(moved),
+        "wanted_pods": workload.wanted_pods or len(pods),
+        "gpus": sum(gpu_request(pod) for pod in pods),
+        "restart_path": workload.restart_path,
+        "refusal": workload.refusal,
+        "generation": workload.generation,
+        "checkpoint_at": stake.checkpoint_at.isoformat() if stake.checkpoint_at else None,
+        "gpu_hours_at_stake": 0.0 if stays else stake.gpu_hours,
+        "stake_basis": "it runs to its end" if stays else stake.basis,
+        "fit": {"verdict": room.verdict, "nodes": sorted(set(room.nodes)), "reason": room.reason},
+        "on_dead_nodes": sorted(
+            {
+                pod.spec.node_name
+                for pod in pods
+                if pod.spec.node_name and is_dead(pod.spec.node_name, view)
+            }
+        ),
+    }
+
+
+def _budgets(surveyed: Sequence[Surveyed], view: ClusterView) -> list[BudgetObstacle]:
+    # A gang's pods go with the suspend, which asks no budget; only evictions do.
+    return budget_obstacles([found.pod for found in surveyed if found.way == "evict"], view)
+
+
+def _budget(obstacle: BudgetObstacle) -> dict[str, Any]:
+    return {
+        "namespace": obstacle.namespace,
+        "name": obstacle.name,
+        "kind": obstacle.kind,
+        "message": obstacle.message,
+        "pods": [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in obstacle.pods],
+    }
+
+
+def _blockers(
+    wish: Wish,
+    surveyed: Sequence[Surveyed],
+    budgets: Sequence[BudgetObstacle],
+    jobs: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    said = [
+        f"Pod {found.name} is not moved: {'; '.join(found.reasons)}."
+        for found in surveyed
+        if found.way == "block"
+    ]
+    said += [f"{obstacle.message}." for obstacle in budgets if obstacle.kind != "exhausted"]
+    for job in jobs:
+        if job["fit"]["verdict"] in NO_ROOM and not is_accepted(
+            job, wish.options.accept_no_capacity
+        ):
+            what = (
+                "does not fit elsewhere"
+                if job["fit"]["verdict"] == "does_not_fit"
+                else "may not fit elsewhere"
+            )
+            said.append(
+                f"{job['kind']} {job['namespace']}/{job['name']} {what} ({job['fit']['reason']}): "
+                f"to stop it all the same, type its name, {job['name']}."
+            )
+    return said
+
+
+def is_accepted(job: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Whether a person has typed the job's name."""
+    return job["name"] in names or f"{job['namespace']}/{job['name']}" in names
+
+
+def _warnings(
+    wish: Wish,
+    surveyed: Sequence[Surveyed],
+    budgets: Sequence[BudgetObstacle],
+    jobs: Sequence[Mapping[str, Any]],
+    view: ClusterView,
+    letting: bool,
+) -> list[str]:
+    said = [
+        f"{obstacle.message}; its pods are waited for."
+        for obstacle in budgets
+        if obstacle.kind == "exhausted"
+    ]
+    seen: set[str] = set()
+    for found in surveyed:
+        workload = found.workload
+        if workload is None or not found.leaving or workload.uid in seen:
+            continue
+        seen.add(workload.uid)
+        said += [f"{workload.said}: {warning}." for warning in workload.warnings]
+        if found.way == "evict" and workload.refusal:
+            said.append(f"{workload.said}: {workload.refusal}.")
+    for job in jobs:
+        name = f"{job['kind']} {job['namespace']}/{job['name']}"
+        if job["fit"]["verdict"] == "outside_domain":
+            said.append(f"{name} fits only outside its topology domain: {job['fit']['reason']}.")
+        if job["fit"]["verdict"] in NO_ROOM and is_accepted(job, wish.options.accept_no_capacity):
+            said.append(f"{name} is stopped although it may find no place: {job['fit']['reason']}.")
+        if job["on_dead_nodes"] and job["restart_path"] == "suspend_resume" and not letting:
+            nodes = ", ".join(job["on_dead_nodes"])
+            said.append(
+                f"{name} has pods on {nodes}, which does not answer: it is suspended only after the node "
+                "answers or a person has confirmed that it is off."
+            )
+    if wish.action == "reschedule":
+        said.append(
+            f"{', '.join(wish.nodes)} under its ranks is Failing or does not answer: it is cordoned, so "
+            "that no rank returns to it, and stays so."
+            if wish.nodes
+            else "No node under its ranks is Failing: it is restarted and may return to the same nodes."
+        )
+    return said
+
+
+def _reserve(jobs: Sequence[tuple[Mapping[str, Any], Mapping[str, int]]]) -> dict[str, int]:
+    """GPUs by node beyond what a gang gives free itself on nodes where it stays."""
+    total: dict[str, int] = {}
+    for _, taken in jobs:
+        for node, gpus in taken.items():
+            total[node] = total.get(node, 0) + gpus
+    return total
