@@ -138,7 +138,7 @@ def _rate(wanted: int, *, taken: int, total: int, settings: LimitSettings) -> Li
         settings.max_drains_per_hour, _share(settings.max_drains_per_hour_ratio, total, up=True)
     )
     after = taken + wanted
-    said = f"{taken} GPU nodes were taken out within the last hour; with these it would be {after}, and {limit} are allowed"
+    said = f"{taken} other GPU nodes were taken out within the last hour; with these it would be {after}, and {limit} are allowed"
     end = (
         "."
         if after <= limit
