@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import pynvml
 
 from collectors.errors import NvmlUnavailableError
@@ -35,7 +34,7 @@ from collectors.nvml_probes import (
     run_probes,
     word_error,
 )
-from collectors.readings import GpuProcess, GpuReading, Poll
+from collectors.readings import GpuReading, Poll, assemble_reading
 
 
 @dataclass
@@ -140,7 +139,7 @@ class NodePoller:
             known.slow_read_at = None
             identity = GpuIdentity(**known.identity, index=index)
             return _unreachable(identity, error.code)
-        return _assemble(
+        return assemble_reading(
             {**known.identity, "index": index, **known.slow, **values},
             {**known.missing, **known.slow_missing, **missing},
             processes,
@@ -182,20 +181,3 @@ def _unreachable(identity: GpuIdentity, code: int) -> GpuReading:
         error_code=code,
         missing={"*": word_error(code)},
     )
-
-
-def _assemble(
-    values: dict[str, Any], missing: dict[str, str], processes: tuple[GpuProcess, ...]
-) -> GpuReading:
-    """Return the reading; a value outside what its field can hold is dropped with a reason."""
-    for _ in range(len(values)):
-        try:
-            reading = msgspec.convert(values, GpuReading)
-        except msgspec.ValidationError as error:
-            name = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
-            if name not in values or name == "uuid":
-                raise
-            missing[name] = f"implausible: {values.pop(name)!r:.80}"
-            continue
-        return msgspec.structs.replace(reading, processes=processes, missing=missing)
-    raise NvmlUnavailableError(f"no value of GPU {values.get('uuid')} is plausible")

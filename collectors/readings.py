@@ -8,7 +8,7 @@ whole GPU could not be read, `missing` holds the one key "*".
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -130,3 +130,20 @@ MEASURED_FIELDS: tuple[str, ...] = tuple(
     if name not in ("uuid", "error_code", "processes", "pod_uids", "allocated_to", "missing")
 )
 """Fields that hold a value or None with a reason in `missing`."""
+
+
+def assemble_reading(
+    values: dict[str, Any], missing: dict[str, str], processes: tuple[GpuProcess, ...] = ()
+) -> GpuReading:
+    """Return the reading of these values; one that its field cannot hold is dropped, with the
+    reason in `missing`. Raises msgspec.ValidationError when the uuid itself is not one."""
+    while True:
+        try:
+            reading = msgspec.convert(values, GpuReading)
+        except msgspec.ValidationError as error:
+            name = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
+            if name not in values or name == "uuid":
+                raise
+            missing[name] = f"implausible: {values.pop(name)!r:.80}"
+            continue
+        return msgspec.structs.replace(reading, processes=processes, missing=missing)

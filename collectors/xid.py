@@ -274,7 +274,8 @@ def parse_kernel_line(line: str) -> KernelXid | None:
         )
     match = _OFF_BUS.search(line)
     if match is not None:
-        return KernelXid(79, "xid", normalise_pci(match[1]), "GPU has fallen off the bus.")
+        address = match[1].rstrip(":")
+        return KernelXid(79, "xid", normalise_pci(address), "GPU has fallen off the bus.")
     return None
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,8 @@ class World:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 token = f"token-{body['spec']['boundObjectRef']['name']}"
                 world.tokens[token] = {"path": self.path, **body["spec"]}
-                self.answer({"status": {"token": token}}, 201)
+                ends_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+                self.answer({"status": {"token": token, "expirationTimestamp": ends_at}}, 201)
 
             def answer(self, document: object, status: int = 200) -> None:
                 body = json.dumps(document).encode()
