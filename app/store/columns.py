@@ -7,6 +7,10 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field
 
+IN_PLACE = {"postgresql_with": {"fillfactor": 45}}
+"""Options of a table of which each poll changes every row: with room for a second version of each row
+in its page PostgreSQL updates in place and touches no index."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC time. timestamptz in PostgreSQL; in SQLite the text `YYYY-MM-DD HH:MM:SS.ffffff`.

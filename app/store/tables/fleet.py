@@ -5,7 +5,13 @@ from datetime import datetime
 from sqlalchemy import Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from app.store.columns import big_integer_column, json_column, optional_time_column, time_column
+from app.store.columns import (
+    IN_PLACE,
+    big_integer_column,
+    json_column,
+    optional_time_column,
+    time_column,
+)
 
 
 class Node(SQLModel, table=True):
@@ -36,6 +42,8 @@ class Node(SQLModel, table=True):
     observed_at: datetime | None = optional_time_column()  # the agent's last observation
     received_at: datetime | None = optional_time_column()
     kubernetes_observed_at: datetime | None = optional_time_column()
+
+    __table_args__ = (IN_PLACE,)
 
 
 class Gpu(SQLModel, table=True):
@@ -84,8 +92,9 @@ class Gpu(SQLModel, table=True):
     observed_at: datetime | None = optional_time_column()
 
     # An index on a column that changes with each poll would end PostgreSQL's in-place updates; `node`
-    # never changes in place. Without rowid SQLite keeps one tree instead of two.
-    __table_args__ = (Index("gpu_by_node", "cluster", "node"), {"sqlite_with_rowid": False})
+    # changes only when a GPU is put into another node. SQLite keeps its rowid here: rows then lie in
+    # the order of nodes, as reports come, and not in that of random UUIDs (measured 1.3 x faster).
+    __table_args__ = (Index("gpu_by_node", "cluster", "node"), IN_PLACE)
 
 
 class GpuMinute(SQLModel, table=True):

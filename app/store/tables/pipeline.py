@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-from app.store.columns import big_integer_column, optional_time_column, time_column
+from app.store.columns import IN_PLACE, big_integer_column, optional_time_column, time_column
 
 
 class SourceStatus(SQLModel, table=True):
@@ -41,6 +41,8 @@ class ReportStream(SQLModel, table=True):
     sequence: int = big_integer_column(default=0, nullable=False)
     observed_at: datetime = time_column()
     received_at: datetime = time_column()
+
+    __table_args__ = (IN_PLACE,)
 
 
 class RetentionMark(SQLModel, table=True):

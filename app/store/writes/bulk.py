@@ -20,6 +20,8 @@ Row = tuple[Any, ...]
 MAX_PARAMETERS = 500
 """Values in one IN list: far below SQLite's 32,766, and the plan stays an index search."""
 
+_SQLITE_TIME_LENGTH = len("2026-01-01 00:00:00.000000")
+
 WHOLE_TABLE_AT = 2000
 """From so many names on, one read of the whole table beats many searches."""
 
@@ -112,7 +114,9 @@ def clock(connection: Connection) -> Callable[[datetime], Any]:
 
 def sqlite_time(at: datetime) -> str:
     """The text that SQLite holds for a time, the same that SQLAlchemy writes."""
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(" ", "microseconds")[:_SQLITE_TIME_LENGTH]
 
 
 def parse_time(value: Any) -> datetime | None:
@@ -120,7 +124,7 @@ def parse_time(value: Any) -> datetime | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        return datetime.fromisoformat(f"{value}+00:00")
     found: datetime = value
     return found.astimezone(UTC)
 

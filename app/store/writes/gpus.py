@@ -44,7 +44,7 @@ _MEASURED = (
 )
 _JUDGED = ("cluster", "node", "health", "health_reason", "health_since", "pod_uid", "missing")
 COLUMNS = (*_JUDGED, "observed_at", "uuid", *_IDENTITY, *_MEASURED)
-HEALTH, POD, INDEX = COLUMNS.index("health"), COLUMNS.index("pod_uid"), COLUMNS.index("index")
+NODE, HEALTH, POD, INDEX = map(COLUMNS.index, ("node", "health", "pod_uid", "index"))
 PLACES = {name: COLUMNS.index(name) for name in COLUMNS}
 
 _read = attrgetter("uuid", *_IDENTITY, *_MEASURED)
@@ -93,9 +93,9 @@ def build_rows(
     `stale` has the reason for nodes whose newest report is too old to say how they are now.
     """
     stored = clock(connection)
-    uid_of = _pods(connection, cluster, newest)
     built = GpuRows()
     rows = built.rows
+    allocated: list[tuple[int, GpuReading]] = []
     encode = msgspec.json.encode
     for node, report in newest.items():
         gpus = report.gpus
@@ -105,16 +105,27 @@ def build_rows(
             continue
         at = stored(report.observed_at)
         findings = open_by_node.get(node)
-        hurt = _hurt(findings) if findings else {}
         usual = ("Healthy", NO_FINDING) if node not in stale else ("Unknown", stale[node])
+        hurt = _hurt(findings) if findings and node not in stale else None
         for gpu in gpus:
-            health, reason = hurt.get(gpu.uuid, usual) if hurt and node not in stale else usual
-            pods = gpu.pod_uids
-            pod = pods[0] if pods else None
-            if uid_of and gpu.allocated_to:
-                pod = _allocated(gpu, node, uid_of) or pod
-            missing = encode(gpu.missing).decode() if gpu.missing else None
-            rows.append((cluster, node, health, reason, at, pod, missing, at, *_read(gpu)))
+            health, reason = usual if hurt is None else hurt.get(gpu.uuid, usual)
+            pods, missing = gpu.pod_uids, gpu.missing
+            if gpu.allocated_to:
+                allocated.append((len(rows), gpu))
+            rows.append(
+                (
+                    cluster,
+                    node,
+                    health,
+                    reason,
+                    at,
+                    pods[0] if pods else None,
+                    encode(missing).decode() if missing else None,
+                    at,
+                    *_read(gpu),
+                )
+            )
+    _name_pods(connection, cluster, rows, allocated)
     return built
 
 
@@ -194,30 +205,28 @@ def _hurt(findings: Sequence[Finding]) -> dict[str, tuple[str, str]]:
     }
 
 
-PodUids = Mapping[tuple[str, str, str], str]
-
-
-def _pods(connection: Connection, cluster: str, newest: Mapping[str, Report]) -> PodUids:
-    """UIDs by (node, namespace, name), since the kubelet's PodResources knows no UIDs."""
-    nodes = [
-        node for node, report in newest.items() if any(gpu.allocated_to for gpu in report.gpus)
-    ]
-    if not nodes:
-        return {}
-    return {
+def _name_pods(
+    connection: Connection,
+    cluster: str,
+    rows: list[Row],
+    allocated: Sequence[tuple[int, GpuReading]],
+) -> None:
+    """Put the UID of the pod a GPU is given to into its row; the kubelet's PodResources knows no UIDs."""
+    if not allocated:
+        return
+    uid_of = {
         (node, namespace, name): uid
         for uid, node, namespace, name in select_where_in(
             connection,
             "SELECT uid, node, namespace, name FROM pod WHERE cluster = :cluster AND {node IN (:names)}",
-            nodes,
+            sorted({rows[place][NODE] for place, _ in allocated}),
             cluster=cluster,
         )
     }
-
-
-def _allocated(gpu: GpuReading, node: str, uid_of: PodUids) -> str | None:
-    for pod in gpu.allocated_to:
-        uid = uid_of.get((node, pod.namespace, pod.name))
-        if uid is not None:
-            return uid
-    return None
+    for place, gpu in allocated:
+        row = rows[place]
+        for pod in gpu.allocated_to:
+            uid = uid_of.get((row[NODE], pod.namespace, pod.name))
+            if uid is not None:
+                rows[place] = (*row[:POD], uid, *row[POD + 1 :])
+                break

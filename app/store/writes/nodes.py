@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
-from app.store.writes.bulk import Upsert, clock, parse_time, select_where_in, upsert
+from app.store.writes.bulk import Upsert, clock, select_where_in, upsert
 from app.store.writes.events import HEALTH_SEVERITY, Event
 from collectors.health import SEVERITY_RANK, node_health
 from collectors.report import Finding, Report
@@ -54,7 +55,7 @@ class KnownNode:
     """A node as the store has it."""
 
     health: str
-    health_since: datetime | None
+    health_since: Any  # as the driver gives it
     boot_id: str | None
     gpu_count: int | None
     gpu_count_expected: int | None
@@ -103,16 +104,13 @@ def store_nodes(
             health, reason = node_health(findings, report.nvml)
         old = known.get(name)
         since = old.health_since if old is not None and old.health == health else None
-        if since is None:
-            since = report.observed_at
+        at = stored(report.observed_at)
         if old is None or old.health != health:
             judged.events.append(health_event(name, health, reason, at=report.observed_at))
         count = len(report.gpus) if report.nvml.answering else (old.gpu_count if old else None)
-        expected = [
-            value
-            for value in (report.expected_gpus, count, old.gpu_count_expected if old else None)
-            if value is not None
-        ]
+        expected = max(
+            report.expected_gpus or 0, count or 0, (old.gpu_count_expected if old else 0) or 0
+        )
         if (
             old is None
             or old.boot_id != report.boot_id
@@ -128,12 +126,12 @@ def store_nodes(
                 report.driver_version,
                 report.boot_id,
                 count,
-                max(expected, default=None),
+                expected or None,
                 health,
                 reason,
-                stored(since),
-                score(health, findings),
-                stored(report.observed_at),
+                since or at,
+                score(health, findings) if health != "Healthy" else 0,
+                at,
                 received_at,
                 "In service",
                 "",
@@ -170,7 +168,7 @@ def score(health: str, findings: Iterable[Finding] = ()) -> int:
 
 def _known(connection: Connection, cluster: str, names: Iterable[str]) -> dict[str, KnownNode]:
     return {
-        name: KnownNode(health, parse_time(since), boot_id, count, expected)
+        name: KnownNode(health, since, boot_id, count, expected)
         for name, health, since, boot_id, count, expected in select_where_in(
             connection,
             "SELECT name, health, health_since, boot_id, gpu_count, gpu_count_expected FROM node "

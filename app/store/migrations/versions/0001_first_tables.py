@@ -199,7 +199,7 @@ def upgrade() -> None:
         sa.Column("missing", sa.String(), nullable=True),
         sa.Column("observed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("cluster", "uuid"),
-        sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": 45},
     )
     op.create_index("gpu_by_node", "gpu", ["cluster", "node"], unique=False)
     op.create_table(
@@ -361,6 +361,7 @@ def upgrade() -> None:
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("kubernetes_observed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("cluster", "name"),
+        postgresql_with={"fillfactor": 45},
     )
     op.create_table(
         "operation",
@@ -489,6 +490,7 @@ def upgrade() -> None:
         sa.Column("observed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("cluster", "node", "spool_id"),
+        postgresql_with={"fillfactor": 45},
     )
     op.create_table(
         "request",
