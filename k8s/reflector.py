@@ -207,11 +207,14 @@ class Reflector:
         self._contact()
         opened_at = self.last_contact_at
         heard = False
-        for line in stream:
-            heard = True
-            self._take(line)
-            self._contact()
-        self._stream = None
+        try:
+            for line in stream:
+                heard = True
+                self._take(line)
+                self._contact()
+        finally:
+            self._stream = None
+            stream.close()
         if not self._stop.is_set():
             self._contact()
         lasted = (self.last_contact_at or datetime.now(UTC)) - (opened_at or datetime.now(UTC))
