@@ -120,15 +120,8 @@ def test_missing_gpus_are_counted_and_a_lone_one_is_named(bench: Bench) -> None:
 
 def test_a_board_that_was_changed_takes_its_findings_with_it(bench: Bench) -> None:
     bench.step(gpu(0, remap_failure=True), gpu(1), xids=[bench.xid(64)])
-    assert (
-        bench.step(gpu(1), facts=NodeFacts(gpu_count=1, expected_gpus=2))
-        == [
-            "gpu-count",
-            "remap-failure",
-            "xid-64",
-        ]
-        or len(bench.ledger.open) == 3
-    )
+    rules = bench.step(gpu(1), facts=NodeFacts(gpu_count=1, expected_gpus=2))
+    assert sorted(rules) == ["gpu-count", "remap-failure", "xid-64"]
     assert bench.step(gpu(7), gpu(1)) == []
 
 
@@ -171,7 +164,8 @@ def test_the_driver_taking_its_action_back_is_a_reset(bench: Bench) -> None:
 
 def test_an_application_xid_closes_ten_minutes_after_the_last(bench: Bench) -> None:
     bench.step(xids=[bench.xid(13)])
-    bench.step(xids=[bench.xid(13, event="y")], seconds=300)
+    bench.step(seconds=300)
+    bench.step(xids=[bench.xid(13, event="y")])
     (finding,) = bench.ledger.findings
     assert not finding.changes_health
     assert finding.message.endswith("2 times.")

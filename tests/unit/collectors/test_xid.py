@@ -110,8 +110,7 @@ def test_the_lines_after_a_switch_error_add_to_it() -> None:
     first = parse_kernel_line(head + "Fatal, Link 62 LTSSM Fault Up")
     severity = parse_kernel_line(head + "Severity 1 Engine instance 62 Sub-engine instance 00")
     data = parse_kernel_line(head + "Data {0x50610002, 0x10100030}")
-    assert first is not None and severity is not None and data is not None
-    assert (first.follow_on, severity.follow_on, data.follow_on) == (False, True, True)
+    assert [told and told.follow_on for told in (first, severity, data)] == [False, True, True]
 
 
 def test_the_drivers_own_action_decides_about_154() -> None:
