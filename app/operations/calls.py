@@ -243,6 +243,9 @@ def _toggle(
             return Answer("done", answer.message, outcome=None)
         case "conflict":
             return Answer("waiting", answer.message, outcome="failed", retry_after_seconds=1.0)
+        case "foreign" if not resume:
+            # The next look at the job shows whose it is; then it is left to them.
+            return Answer("waiting", answer.message, outcome="refused")
     return Answer("failed", answer.message, outcome="refused")
 
 

@@ -42,21 +42,25 @@ def move_gang(
     if draft.operation.done(RESUME, workload.uid) or unit.resumed_by_others:
         _came_back(draft, workload, pods, view=observed.view)
     elif draft.operation.step(RESUME, workload.uid) is not None:
-        draft.take(resume_step(workload))
+        take_resume(draft, workload)
     elif draft.operation.done(SUSPEND, workload.uid):
         _stop(draft, workload, unit, view=observed.view)
+    elif workload.suspended and workload.suspended_by != draft.operation.id:
+        _wait_for_others(draft, workload, unit, view=observed.view)
     elif draft.operation.step(SUSPEND, workload.uid) is not None:
         # Its answer is not known, or it was no: it finds out itself whether it has been done.
         draft.take(_suspend_step(workload))
-    elif workload.suspended:
-        _wait_for_others(draft, workload, unit, view=observed.view)
-    else:
+    elif pods:
+        # Without a pod on the nodes there is nothing to stop it for: it has moved by itself.
         _suspend(draft, workload, unit, view=observed.view)
 
 
-def resume_step(workload: Workload) -> Step:
-    """Un-suspend a workload that this operation suspended."""
-    return Step(RESUME, _target(workload), workload.uid, f"Resuming {_name(workload)}.")
+def take_resume(draft: Draft, workload: Workload) -> None:
+    """Un-suspends a workload that this operation suspended; when that failed, it may be left."""
+    blocked = len(draft.blocks)
+    draft.take(Step(RESUME, _target(workload), workload.uid, f"Resuming {_name(workload)}."))
+    if len(draft.blocks) > blocked:
+        draft.offers.append(leave_offer(workload.name))
 
 
 def leave_offer(workload_name: str) -> Offer:
@@ -167,7 +171,7 @@ def _stop(draft: Draft, workload: Workload, unit: Unit, *, view: ClusterView) ->
         for choice in draft.memory.choices
     )
     if wanted or (workload.active == 0 and workload.terminating == 0 and not live):
-        draft.take(resume_step(workload))
+        take_resume(draft, workload)
         return
     force_deletes(draft, live, view=view)
     if unit.stopped_since is None:

@@ -5,7 +5,7 @@ the node is Failing: a condemned node stays out, and the message says so.
 """
 
 from app.operations.draft import Draft, summary
-from app.operations.gang import leave_offer, resume_step
+from app.operations.gang import leave_offer, take_resume
 from app.operations.model import (
     CORDON,
     RESUME,
@@ -58,10 +58,7 @@ def _resume_ours(operation: Operation, draft: Draft, *, observed: Observed) -> N
             resume = operation.step(RESUME, uid)
             if left and resume is not None and resume.state == "failed":
                 continue
-            blocked = len(draft.blocks)
-            draft.take(resume_step(workload))
-            if len(draft.blocks) > blocked:
-                draft.offers.append(leave_offer(workload.name))
+            take_resume(draft, workload)
         elif workload.suspended and suspend.state != "failed" and not left:
             draft.block(
                 f"{workload.kind} {workload.namespace}/{workload.name} is suspended, but its annotation does "

@@ -48,15 +48,16 @@ def judge_unit(uid: str, unit: Unit, *, operation: Operation, view: ClusterView)
         return _judge_gang(workload, unit, operation=operation, view=view)
     if not all(operation.done(EVICT, pod) for pod in unit.moved):
         return WAITING, "Its pods are being evicted."
-    return _returned(workload, unit, excluded=set(operation.nodes), view=view)
+    return _returned(workload, unit, operation=operation, view=view)
 
 
 def _judge_gang(
     workload: Workload, unit: Unit, *, operation: Operation, view: ClusterView
 ) -> Verdict:
     resumed = operation.done(RESUME, workload.uid)
-    if operation.step(SUSPEND, workload.uid) is None:
-        if not unit.suspended_by_others:
+    if not operation.done(SUSPEND, workload.uid):
+        there = [view.pods[uid] for uid in unit.moved if uid in view.pods]
+        if not workload.suspended and any(not is_terminal(pod) for pod in there):
             return WAITING, "It is not suspended yet."
         if workload.suspended and workload.suspended_by:
             return (
@@ -71,17 +72,18 @@ def _judge_gang(
         return LEFT, "It was suspended again by somebody else, and is left so."
     elif workload.suspended:
         return RESTARTING, "Waiting to see it resumed."
-    return _returned(workload, unit, excluded=set(operation.nodes), view=view)
+    return _returned(workload, unit, operation=operation, view=view)
 
 
 def _returned(
-    workload: Workload, unit: Unit, *, excluded: Collection[str], view: ClusterView
+    workload: Workload, unit: Unit, *, operation: Operation, view: ClusterView
 ) -> Verdict:
+    excluded = set(operation.nodes)
     pods = [pod for pod in view.pods_of(workload.uid) if pod.metadata.uid not in unit.moved]
     ranks = {moved.rank for moved in unit.moved.values() if moved.rank is not None}
     if not ranks:
         return _returned_by_count(unit, pods, excluded=excluded)
-    if unit.path == "suspend_resume":
+    if operation.step(SUSPEND, workload.uid) is not None:
         ranks = ranks | set(range(workload.wanted_pods))
     by_rank: dict[int | None, list[Pod]] = {}
     for pod in pods:
