@@ -140,6 +140,14 @@ class Reflector:
                 wait_seconds = self._pause(error, pause_seconds)
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
                 stop_event.wait(wait_seconds)
+            except Exception as error:
+                # The poller's edge: a source must not fall blind for good over one surprise. What was
+                # told may be incomplete, so everything is listed again.
+                log.exception("kubernetes source met a surprise", kind=self.resource.kind)
+                version = None
+                self.last_error = repr(error)
+                self.failing_since = self.failing_since or datetime.now(UTC)
+                stop_event.wait(LONGEST_PAUSE_SECONDS)
 
     def interrupt(self) -> None:
         """Ends a watch that is blocked in a read, from another thread."""
