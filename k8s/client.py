@@ -32,6 +32,7 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
 READ_ATTEMPTS = 4
 LONGEST_PAUSE_SECONDS = 10.0
+BROKEN_PAUSE_SECONDS = 0.25
 # What the API server answers when it is overloaded, starting or failing over; other 5xx are no passing states.
 PASSING_STATUSES = frozenset({429, 500, 502, 503, 504})
 # Watches hold a connection each; evictions run beside them.
@@ -178,8 +179,8 @@ class Connection:
         self.url: str = api_client.configuration.host.rstrip("/")
 
     def get(self, path: str, params: Params | None = None) -> bytes:
-        """The body at path ("/api/v1/nodes"). Retried on 429, 5xx and broken connections, READ_ATTEMPTS
-        times at most, honouring Retry-After up to LONGEST_PAUSE_SECONDS.
+        """The body at path ("/api/v1/nodes"). Asked READ_ATTEMPTS times at most on 429 and 5xx, honouring
+        Retry-After up to LONGEST_PAUSE_SECONDS, and twice when the connection breaks.
 
         Raises ApiError, UnreachableError.
         """
@@ -187,13 +188,18 @@ class Connection:
         while True:
             try:
                 return self.request("GET", path, params=params).body
-            except (ApiError, UnreachableError) as error:
-                asked = error.retry_after_seconds if isinstance(error, ApiError) else None
-                passing = not isinstance(error, ApiError) or error.status in PASSING_STATUSES
-                if not passing or attempt >= READ_ATTEMPTS:
+            except ApiError as error:
+                if error.status not in PASSING_STATUSES or attempt >= READ_ATTEMPTS:
                     raise
-            # Full jitter, so that many watchers do not come back in the same instant.
-            pause = asked if asked is not None else random.uniform(0, 0.5 * 2**attempt)
+                pause = error.retry_after_seconds
+            except UnreachableError:
+                # A pooled connection that the server has closed breaks once; more is an outage,
+                # and the caller's to wait out.
+                if attempt > 1:
+                    raise
+                pause = random.uniform(0, BROKEN_PAUSE_SECONDS)
+            if pause is None:  # Full jitter: many watchers must not come back in the same instant.
+                pause = random.uniform(0, 0.5 * 2**attempt)
             self._sleep(min(pause, LONGEST_PAUSE_SECONDS))
             attempt += 1
 
