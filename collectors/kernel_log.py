@@ -61,8 +61,16 @@ def split_record(record: bytes) -> tuple[int, int, bytes] | None:
 class KernelLog:
     """Reads one log on the thread that calls `follow`. Counts what could not be read."""
 
-    def __init__(self, path: Path, *, boot_id: str, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        boot_id: str,
+        place: Place | None = None,
+        needles: tuple[bytes, ...] = NEEDLES,
+    ) -> None:
         self.path = path
+        self._needles = needles
         self.place = place or Place()
         self.unreadable_total = 0
         self.problem: str | None = None
@@ -115,7 +123,7 @@ class KernelLog:
                 if sequence <= seen:
                     continue
                 self.place = Place(boot_id=self._boot_id, sequence=sequence)
-                if any(needle in text for needle in NEEDLES):
+                if any(needle in text for needle in self._needles):
                     yield Line(_kernel_time(microseconds), self._decode(text), self.place)
         finally:
             os.close(descriptor)
@@ -169,11 +177,11 @@ class KernelLog:
     def _cut(self, data: bytes, *, inode: int, offset: int) -> Generator[Line, None, bytes]:
         """Yield the lines that may hold an XID; return what comes after the last line end."""
         complete, end, rest = data.rpartition(b"\n")
-        if end and any(needle in complete for needle in NEEDLES):
+        if end and any(needle in complete for needle in self._needles):
             start = offset - len(data)
             for raw in complete.split(b"\n"):
                 start += len(raw) + 1
-                if any(needle in raw for needle in NEEDLES):
+                if any(needle in raw for needle in self._needles):
                     parts = split_record(raw)
                     text = self._decode(parts[2] if parts else raw)
                     place = Place(inode=inode, offset=start)
