@@ -14,6 +14,8 @@ _RANK = table_of(Rank)
 _NODE = table_of(Node)
 _POD = table_of(Pod)
 
+_LIVE = _POD.c.phase.not_in(("Succeeded", "Failed"))
+
 ENDED = ("Complete", "Failed", "Removed")
 """States of a job that runs no more."""
 
@@ -24,12 +26,13 @@ def jobs(
     *,
     namespace: str | None = None,
     state: str | None = None,
+    node: str | None = None,
     at_risk: bool = False,
     open_only: bool = False,
     limit: int = 100,
     after: str | None = None,
 ) -> list[JobRecord]:
-    """Jobs by namespace, name and UID. `at_risk`: only with a rank on a Failing node.
+    """Jobs by namespace, name and UID. `node`: only with a pod on it. `at_risk`: only with one on a Failing node.
 
     `open_only`: without those that have ended. `after` is the UID of the last job had.
     """
@@ -38,10 +41,13 @@ def jobs(
         statement = statement.where(_JOB.c.namespace == namespace)
     if state is not None:
         statement = statement.where(_JOB.c.state == state)
+    if node is not None:
+        there = select(_POD.c.job_uid).where(_POD.c.cluster == cluster, _POD.c.node == node)
+        statement = statement.where(_JOB.c.uid.in_(there.where(_LIVE)))
     if open_only:
         statement = statement.where(_JOB.c.state.not_in(ENDED))
     if at_risk:
-        statement = statement.where(statement.selected_columns[-1] > 0)
+        statement = statement.where(statement.selected_columns["nodes_failing"] > 0)
     statement = statement.order_by(_JOB.c.namespace, _JOB.c.name, _JOB.c.uid)
     with read(engine) as connection:
         if after is not None:
@@ -100,11 +106,12 @@ def pods_of_job(engine: Engine, cluster: str, job_uid: str, *, limit: int = 500)
 
 
 def _with_risk(cluster: str) -> Select[Any]:
+    # By pods and not by ranks: a job that is not Indexed has no ranks and is hurt all the same.
     risk = (
-        select(_RANK.c.job_uid, func.count(distinct(_RANK.c.node)).label("nodes_failing"))
-        .join(_NODE, and_(_NODE.c.cluster == _RANK.c.cluster, _NODE.c.name == _RANK.c.node))
-        .where(_RANK.c.cluster == cluster, _NODE.c.health == "Failing")
-        .group_by(_RANK.c.job_uid)
+        select(_POD.c.job_uid, func.count(distinct(_POD.c.node)).label("nodes_failing"))
+        .join(_NODE, and_(_NODE.c.cluster == _POD.c.cluster, _NODE.c.name == _POD.c.node))
+        .where(_POD.c.cluster == cluster, _NODE.c.health == "Failing", _LIVE)
+        .group_by(_POD.c.job_uid)
         .subquery()
     )
     return (

@@ -8,13 +8,13 @@ from sqlalchemy import Connection, Engine, distinct, func, select
 from app.store.engine import read
 from app.store.reads.rows import columns_of, counts_of, table_of
 from app.store.records import CountsRecord, SourceRecord, StatusRecord
-from app.store.tables import Incident, Job, Node, Operation, Rank, SourceStatus, SummaryBlock
+from app.store.tables import Incident, Job, Node, Operation, Pod, SourceStatus, SummaryBlock
 from app.store.vectors import HEALTHS, SERVICES
 
 _NODE = table_of(Node)
 _SUMMARY = table_of(SummaryBlock)
 _JOB = table_of(Job)
-_RANK = table_of(Rank)
+_POD = table_of(Pod)
 _INCIDENT = table_of(Incident)
 _OPERATION = table_of(Operation)
 _SOURCE = table_of(SourceStatus)
@@ -83,13 +83,17 @@ def _counts(connection: Connection, cluster: str) -> CountsRecord:
         ),
         jobs_at_risk=_one(
             connection,
-            select(func.count(distinct(_RANK.c.job_uid)))
+            select(func.count(distinct(_POD.c.job_uid)))
             .select_from(
-                _RANK.join(
-                    _NODE, (_NODE.c.cluster == _RANK.c.cluster) & (_NODE.c.name == _RANK.c.node)
+                _POD.join(
+                    _NODE, (_NODE.c.cluster == _POD.c.cluster) & (_NODE.c.name == _POD.c.node)
                 )
             )
-            .where(_RANK.c.cluster == cluster, _NODE.c.health.in_(("Failing", "Unknown"))),
+            .where(
+                _POD.c.cluster == cluster,
+                _POD.c.phase.not_in(("Succeeded", "Failed")),
+                _NODE.c.health.in_(("Failing", "Unknown")),
+            ),
         ),
         incidents_open=_one(
             connection,

@@ -52,7 +52,10 @@ class Pod(SQLModel, table=True):
     deleted_at: datetime | None = optional_time_column()  # deletionTimestamp
     observed_at: datetime = time_column()
 
-    __table_args__ = (Index("pod_by_node", "cluster", "node"),)
+    __table_args__ = (
+        Index("pod_by_node", "cluster", "node"),
+        Index("pod_by_job", "cluster", "job_uid"),
+    )
 
 
 class Rank(SQLModel, table=True):

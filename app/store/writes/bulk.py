@@ -5,6 +5,7 @@ are made by `clock(connection)`.
 """
 
 import gc
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def upsert(connection: Connection, plan: Upsert, rows: Sequence[Row]) -> None:
     if update:
         cursor.execute(update)
     cursor.execute(insert)
-    cursor.execute(f'TRUNCATE "staged_{plan.table}"')
+    cursor.execute(f'TRUNCATE "{_staged(plan)}"')
 
 
 def insert(connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -164,6 +165,11 @@ def _names(columns: Sequence[str]) -> str:
     return ", ".join(f'"{column}"' for column in columns)
 
 
+def _staged(plan: Upsert) -> str:
+    """Name of the staging table: two plans of one table differ in their columns."""
+    return f"staged_{plan.table}_{zlib.crc32(','.join(plan.columns).encode()):08x}"
+
+
 def _expression(plan: Upsert, column: str, *, old: str, new: str) -> str:
     written = plan.updates[column]
     if written is None:
@@ -185,7 +191,7 @@ def _sqlite_statement(plan: Upsert) -> str:
 
 
 def _postgresql_statements(plan: Upsert) -> tuple[str, ...]:
-    staged, names = f'"staged_{plan.table}"', _names(plan.columns)
+    staged, names = f'"{_staged(plan)}"', _names(plan.columns)
     # A temporary table of the session: making it anew each tick would bloat PostgreSQL's catalogue.
     create = (
         f"CREATE TEMPORARY TABLE IF NOT EXISTS {staged} ON COMMIT DELETE ROWS AS "

@@ -468,6 +468,7 @@ def upgrade() -> None:
         sa.Column("observed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("cluster", "uid"),
     )
+    op.create_index("pod_by_job", "pod", ["cluster", "job_uid"], unique=False)
     op.create_index("pod_by_node", "pod", ["cluster", "node"], unique=False)
     op.create_table(
         "rank",
