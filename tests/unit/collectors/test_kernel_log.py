@@ -115,14 +115,14 @@ def test_a_huge_log_of_noise_is_passed_over_quickly(tmp_path: Path) -> None:
     reader = Reader(path)
     reader.wait(lambda reader: bool(reader.lines))
     noise = (b"x" * 200 + b"\n") * 5_000
-    began = time.thread_time()
+    began = time.process_time()
     with path.open("ab") as file:
         for _ in range(40):
             file.write(noise)
         file.write(b"y" * 3_000_000 + b"\n" + XID % 79)
     reader.wait(lambda reader: bool(reader.texts))
     assert reader.log.unreadable_total >= 1, "the endless line"
-    assert time.thread_time() - began < 5
+    assert time.process_time() - began < 5
     reader.stop()
 
 
