@@ -27,7 +27,6 @@ class Ask:
     kind: str
     parameters: dict[str, Any]
     reason: str
-    confirmation: str = ""
     plan_hash: str | None = None
 
 
@@ -70,15 +69,12 @@ def plan_then_ask(ask: Ask, manner: Manner) -> None:
             f"The plan is now {plan.get('hash')}, not {ask.plan_hash}: the cluster changed since; "
             f"read the new plan and ask again."
         )
-    _stop_if_hopeless(ask, plan, dry_run=manner.dry_run)
+    _stop_if_hopeless(ask, plan)
     if manner.dry_run:
         return
     if not manner.yes and not typer.confirm(f"{ask.kind.capitalize()} as planned?", err=True):
         raise CommandFailed(f"Not confirmed, so {ask.kind} did nothing.")
-    parameters = {**ask.parameters, "plan_hash": plan.get("hash")}
-    if ask.confirmation:
-        parameters["confirmation"] = ask.confirmation
-    _request(api, ask, parameters, manner)
+    _request(api, ask, {**ask.parameters, "plan_hash": plan.get("hash")}, manner)
 
 
 def ask_at_once(ask: Ask, manner: Manner) -> None:
@@ -99,10 +95,10 @@ def _preview(api: Api, ask: Ask) -> dict[str, Any]:
     return record.answer
 
 
-def _stop_if_hopeless(ask: Ask, plan: dict[str, Any], *, dry_run: bool) -> None:
-    """A plan that is refused ends here, unless a typed confirmation lets the worker judge it."""
+def _stop_if_hopeless(ask: Ask, plan: dict[str, Any]) -> None:
+    """A plan that the worker would refuse ends here, with what stands against it."""
     obstacle = stands_against(plan)
-    if obstacle is None or (ask.confirmation and not dry_run):
+    if obstacle is None:
         return
     kind = Refused if is_refused_by_limit_or_budget(plan) else CommandFailed
     raise kind(f"{ask.kind.capitalize()} can't be carried out: {obstacle}")

@@ -6,7 +6,6 @@ import typer
 
 from app.cli.api import now_utc, open_api, read_record
 from app.cli.asking import Ask, Manner, ask_at_once, plan_then_ask
-from app.cli.choices import pick_choice
 from app.cli.columns import OPERATIONS
 from app.cli.durations import read_duration
 from app.cli.outcome import BadUse
@@ -26,7 +25,9 @@ PlanHash = Annotated[
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when the operation has ended.")]
 WaitTimeout = Annotated[str, typer.Option(help="How long --wait waits, then exit code 4.")]
-Confirm = Annotated[str, typer.Option(help="The text that a dangerous step demands to be typed.")]
+Confirm = Annotated[
+    str, typer.Option(help="What must be typed: jobs that fit nowhere else, a node that is off.")
+]
 
 
 def register(program: typer.Typer) -> None:
@@ -97,7 +98,7 @@ def drain(
         "force": force,
     }
     plan_then_ask(
-        Ask("drain", parameters, reason=reason, confirmation=confirm, plan_hash=plan),
+        Ask("drain", _confirmed(parameters, confirm), reason=reason, plan_hash=plan),
         Manner(dry_run=dry_run, yes=yes, wait=wait, wait_timeout=wait_timeout, output=output),
     )
 
@@ -115,7 +116,7 @@ def reschedule(
 ) -> None:
     """Restart a job on nodes that are fit. Without --yes prints the plan and asks."""
     plan_then_ask(
-        Ask("reschedule", {"job": job}, reason=reason, confirmation=confirm, plan_hash=plan),
+        Ask("reschedule", _confirmed({"job": job}, confirm), reason=reason, plan_hash=plan),
         Manner(dry_run=dry_run, yes=yes, wait=wait, wait_timeout=wait_timeout, output=output),
     )
 
@@ -123,12 +124,16 @@ def reschedule(
 def uncordon(
     nodes: Nodes,
     reason: Annotated[str, typer.Option(help="Why, for those who read it later.")] = "",
+    confirm: Annotated[
+        str, typer.Option(help="Names of nodes that Failing or a foreign cordon stands against.")
+    ] = "",
     wait: Wait = False,
     wait_timeout: WaitTimeout = "5m",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Let the scheduler use nodes again."""
-    ask = Ask("uncordon", {"nodes": list(dict.fromkeys(nodes))}, reason=reason)
+    parameters = _confirmed({"nodes": list(dict.fromkeys(nodes))}, confirm)
+    ask = Ask("uncordon", parameters, reason=reason)
     ask_at_once(ask, Manner(yes=True, wait=wait, wait_timeout=wait_timeout, output=output))
 
 
@@ -150,9 +155,6 @@ def cancel(
 def choose(
     operation_id: Annotated[str, typer.Argument(metavar="ID", help="Of the blocked operation.")],
     choice: Annotated[str, typer.Argument(help="One of the choices it offers.")],
-    subject: Annotated[
-        str | None, typer.Option(help="Whom it is for, where it is offered for several.")
-    ] = None,
     confirm: Confirm = "",
     reason: Annotated[str, typer.Option(help="Why, for those who read it later.")] = "",
     wait: Wait = False,
@@ -160,12 +162,13 @@ def choose(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Answer a blocked operation. A dangerous choice wants --confirm with the text it names."""
-    operation = read_record(
-        open_api(read_settings()).get(f"operations/{operation_id}"), OperationRecord
-    )
-    parameters = pick_choice(operation, choice=choice, subject=subject, confirmation=confirm)
+    parameters = {"operation_id": operation_id, "choice": choice, "confirmation": confirm}
     ask = Ask("choose", parameters, reason=reason)
     ask_at_once(ask, Manner(yes=True, wait=wait, wait_timeout=wait_timeout, output=output))
+
+
+def _confirmed(parameters: dict[str, Any], confirmation: str) -> dict[str, Any]:
+    return {**parameters, "confirmation": confirmation} if confirmation else parameters
 
 
 def _deadline_seconds(mode: str, deadline: str | None) -> float | None:

@@ -180,13 +180,12 @@ def test_a_budget_that_only_wants_waiting_stops_nothing(server: V1, pitwall: Run
     assert "a/b: 0 allowed" in ended.out
 
 
-def test_a_typed_confirmation_lets_the_worker_judge_a_blocked_plan(
+def test_what_is_typed_to_confirm_is_part_of_the_preview_and_of_the_request(
     server: V1, pitwall: Run
 ) -> None:
-    _answer_with_plan(server, blockers=["job train/llm does not fit elsewhere."])
     ended = pitwall(*DRAIN, "--yes", "--confirm", "train/llm", url=server.url)
     assert ended.code == 0
-    assert server.posted("drain")[0]["parameters"]["confirmation"] == "train/llm"
+    assert [body["parameters"]["confirmation"] for body in server.posted()] == ["train/llm"] * 2
 
 
 def test_waiting_follows_the_operation_to_its_end(server: V1, pitwall: Run) -> None:
@@ -242,11 +241,15 @@ def test_a_request_sent_again_keeps_its_key_and_another_command_has_another(
 
 def test_what_needs_no_plan_is_asked_at_once(server: V1, pitwall: Run) -> None:
     pitwall("uncordon", "n1", "n2", "--reason", "mended", url=server.url)
+    pitwall("uncordon", "n3", "--confirm", "n3", url=server.url)
     pitwall("cancel", "op-1", url=server.url)
+    pitwall("choose", "op-1", "confirm_power_off", "--confirm", "n1", url=server.url)
     pitwall("reschedule", "train/llm", "--reason", "slow", "--yes", url=server.url)
     assert [(body["kind"], body["parameters"]) for body in server.posted()] == [
         ("uncordon", {"nodes": ["n1", "n2"]}),
+        ("uncordon", {"nodes": ["n3"], "confirmation": "n3"}),
         ("cancel", {"operation_id": "op-1"}),
+        ("choose", {"operation_id": "op-1", "choice": "confirm_power_off", "confirmation": "n1"}),
         ("preview", {"action": "reschedule", "job": "train/llm"}),
         ("reschedule", {"job": "train/llm", "plan_hash": "cafe01"}),
     ]
@@ -273,65 +276,13 @@ def test_json_of_a_drain_is_the_operation_and_the_plan_goes_to_the_error_stream(
     assert "Plan cafe01" in ended.err
 
 
-def _offer(name: str, subject: str, confirmation: str = "") -> dict[str, str]:
-    return {
-        "name": name,
-        "label": "do it",
-        "warning": "",
-        "subject": subject,
-        "confirmation": confirmation,
-    }
-
-
-BLOCKED = operation(
-    "Blocked",
-    ended=False,
-    choices=[
-        _offer("confirm_power_off", "n1", "n1"),
-        _offer("confirm_power_off", "n2", "n2"),
-        _offer("resume", "uid-1"),
-        _offer("resume", "uid-2"),
-        _offer("retry", ""),
-    ],
-)
-
-
-@pytest.mark.parametrize(
-    ("words", "parameters"),
-    [
-        (["retry"], {"choice": "retry", "confirmation": ""}),
-        (["confirm_power_off", "--confirm", "n2"], {"choice": "confirm_power_off", "subject": "n2", "confirmation": "n2"}),
-        (["resume", "--subject", "uid-1"], {"choice": "resume", "subject": "uid-1", "confirmation": ""}),
-    ],
-)  # fmt: skip
-def test_a_choice_is_sent_with_what_it_is_for(
-    server: V1, pitwall: Run, words: list[str], parameters: dict[str, str]
-) -> None:
-    server.on("GET", "operations/op-1", (200, BLOCKED))
-    assert pitwall("choose", "op-1", *words, url=server.url).code == 0
-    assert server.posted("choose")[0]["parameters"] == {"operation_id": "op-1", **parameters}
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["resume"], 2, "uid-1, uid-2"),
-        (["resume", "--subject", "uid-3"], 2, "uid-1, uid-2"),
-        (["explode"], 1, "confirm_power_off, confirm_power_off, resume, resume, retry"),
-    ],
-)
-def test_a_choice_that_is_not_offered_or_not_clear_is_not_sent(
-    server: V1, pitwall: Run, words: list[str], code: int, said: str
-) -> None:
-    server.on("GET", "operations/op-1", (200, BLOCKED))
-    ended = pitwall("choose", "op-1", *words, url=server.url)
-    assert ended.code == code
-    assert said in ended.err
-    assert server.posted("choose") == []
-
-
 def test_each_choice_is_shown_as_what_must_be_typed(server: V1, pitwall: Run) -> None:
-    server.on("GET", "operations/op-1", (200, BLOCKED))
+    choices = [
+        {"name": "confirm_power_off", "label": "n 1 is off", "confirmation": "n 1"},
+        {"name": "retry", "label": "Wait again", "warning": "Nothing is changed."},
+    ]
+    blocked = operation("Blocked", ended=False, choices=choices)
+    server.on("GET", "operations/op-1", (200, blocked))
     shown = pitwall("operations", "op-1", url=server.url).out
-    assert "pitwall choose op-1 confirm_power_off --subject n1 --confirm n1\n" in shown
-    assert "pitwall choose op-1 retry\n" in shown
+    assert "  pitwall choose op-1 confirm_power_off --confirm 'n 1'\n    n 1 is off\n" in shown
+    assert "  pitwall choose op-1 retry\n    Wait again\n    Nothing is changed.\n" in shown
