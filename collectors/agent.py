@@ -21,14 +21,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from collectors.child import Gone, PollerChild
+from collectors.child import Gone
 from collectors.desk import Desk, Identity
 from collectors.errors import CollectorError, SourceError, SpoolError
 from collectors.folding import Occurrence
 from collectors.kernel_log import KernelLog, Line
 from collectors.memory import load_memory, save_memory
 from collectors.metrics import MetricsServer, Snapshot
-from collectors.nvml_source import NvmlSource
+from collectors.nvml_source import Child, NvmlSource
 from collectors.pods import CgroupPodFinder
 from collectors.poller import Answer, NvmlXid, Told
 from collectors.push import PushThread, Receipt, Sender, TokenFile
@@ -47,7 +47,7 @@ LONGEST_WAIT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class _FromChild:
-    child: PollerChild
+    child: Child
     message: Told | Gone
 
 
@@ -145,7 +145,7 @@ class Agent:
         if before is None or before.answering:
             log.error("NVML is silent", node=self._settings.node, reason=nvml.message)
 
-    def _hear_child(self, child: PollerChild, message: Told | Gone, now: datetime) -> None:
+    def _hear_child(self, child: Child, message: Told | Gone, now: datetime) -> None:
         if not self._nvml.hear(child, message, at=time.monotonic(), now=now):
             return
         if isinstance(message, Answer) and self._nvml.state is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from collectors.child import Gone, PollerChild
 from collectors.inventory import Inventory
@@ -12,6 +13,21 @@ from collectors.report import NvmlState
 from collectors.supervision import Supervision, answered, ask, check, failed, may_start
 
 NEVER = float("inf")
+
+
+class Child(Protocol):
+    """A process that polls NVML, as PollerChild is one."""
+
+    def start(self, inventory: Inventory, *, slow_interval_seconds: float) -> None: ...
+
+    def ask(self) -> int: ...
+
+    def is_alive(self) -> bool: ...
+
+    def stop(self) -> bool: ...
+
+
+OnTold = Callable[[Child, Told | Gone], None]
 
 
 class NvmlSource:
@@ -23,23 +39,26 @@ class NvmlSource:
 
     def __init__(
         self,
-        on_told: Callable[[PollerChild, Told | Gone], None],
+        on_told: OnTold,
         *,
         timeout_seconds: float,
         poll_interval_seconds: float,
         slow_interval_seconds: float,
+        make_child: Callable[[OnTold], Child] = PollerChild,
     ) -> None:
         self.polls_total = 0
         self.failures_total = 0
         self.replaced_total = 0
         self.poll_duration_seconds: float | None = None
         self._on_told = on_told
+        self._make_child = make_child
         self._timeout_seconds = timeout_seconds
         self._poll_interval_seconds = poll_interval_seconds
         self._slow_interval_seconds = slow_interval_seconds
         self._watch = Supervision()
-        self._child: PollerChild | None = None
-        self._orphan: PollerChild | None = None
+        self._child: Child | None = None
+        self._orphan: Child | None = None
+        self._stuck = False
         self._ready = False
         self._asked_at: float | None = None
         self._next_poll_at = 0.0
@@ -59,6 +78,8 @@ class NvmlSource:
         )
         if give_up:
             self._give_up()
+        if self._stuck and not self._is_orphan_alive():
+            self._orphan, self._child, self._stuck = self._child, None, False
         if self._child is None and may_start(self._watch, at=at):
             self._start(inventory, at=at)
         if self._child and self._ready and self._asked_at is None and at >= self._next_poll_at:
@@ -68,7 +89,7 @@ class NvmlSource:
             self._next_poll_at = at + self._poll_interval_seconds
         return self._watch.nvml
 
-    def hear(self, child: PollerChild, message: Told | Gone, *, at: float, now: datetime) -> bool:
+    def hear(self, child: Child, message: Told | Gone, *, at: float, now: datetime) -> bool:
         """Take a child's word; False when it is of one that was given up."""
         if child is not self._child:
             if isinstance(message, Gone) and child is self._orphan:
@@ -93,7 +114,7 @@ class NvmlSource:
             )
             self.failures_total += 1
             self._watch = failed(self._watch, text, now=now, at=at)
-            self._child, self._ready, self._asked_at = None, False, None
+            self._child, self._ready, self._asked_at, self._stuck = None, False, None, False
         return True
 
     def hurry(self) -> None:
@@ -118,7 +139,7 @@ class NvmlSource:
                 child.stop()
 
     def _start(self, inventory: Inventory, *, at: float) -> None:
-        child = PollerChild(self._on_told)
+        child = self._make_child(self._on_told)
         try:
             child.start(inventory, slow_interval_seconds=self._slow_interval_seconds)
         except OSError as error:
@@ -141,7 +162,12 @@ class NvmlSource:
         self.replaced_total += 1
         if child.stop():
             self._child = None
-        elif self._orphan is None or not self._orphan.is_alive():
+        elif not self._is_orphan_alive():
             self._orphan, self._child = child, None
-        # Else one is stuck in the kernel already: this one stays our child until it ends, so
-        # that no more than two processes ever hang on one driver.
+        else:
+            # One is stuck in the kernel already: this one stays our child until one of them
+            # ends, so that no more than two processes ever hang on one driver.
+            self._stuck = True
+
+    def _is_orphan_alive(self) -> bool:
+        return self._orphan is not None and self._orphan.is_alive()
