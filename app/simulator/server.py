@@ -22,7 +22,9 @@ import yaml
 
 from app.simulator.asgi import Application, kubernetes_application
 from app.simulator.certificate import Certificate, make_certificate
+from app.simulator.control import control_application
 from app.simulator.errors import SimulatorError
+from app.simulator.prometheus import prometheus_application
 from app.simulator.simulation import Options, Simulation
 
 log = structlog.get_logger()
@@ -184,7 +186,11 @@ class SimulatorServer:
 
 def faces_of(simulation: Simulation) -> tuple[Application, Application, Application]:
     """The applications of the Kubernetes, Prometheus and control faces."""
-    return (kubernetes_application(simulation.api),) * 3
+    return (
+        kubernetes_application(simulation.api),
+        prometheus_application(simulation),
+        control_application(simulation),
+    )
 
 
 async def drive(simulation: Simulation) -> None:

@@ -1,0 +1,141 @@
+"""The cluster as it stands at the start: nodes, system pods, jobs that have run for a while."""
+
+from datetime import datetime, timedelta
+
+from app.simulator.clock import as_rfc3339
+from app.simulator.controllers.conditions import put_condition
+from app.simulator.controllers.heartbeats import Heartbeats
+from app.simulator.controllers.job_pods import build_pod, is_indexed
+from app.simulator.controllers.kubelet import write_running
+from app.simulator.hosts import Host, Hosts
+from app.simulator.registry import Registry
+from app.simulator.store import Object, clone
+from app.simulator.workload import (
+    SERVING,
+    TEAMS,
+    Placed,
+    daemon_set,
+    plan_floor,
+    service_objects,
+)
+
+DAEMONS = (
+    ("nvidia-device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.18.0"),
+    ("dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.4.1-4.6.0-ubuntu22.04"),
+)
+DAEMON_NAMESPACE = "gpu-operator"
+_NODE_AGE, _DAEMON_AGE = timedelta(days=120), timedelta(days=20)
+
+
+def build_nodes(hosts: Hosts, heartbeats: Heartbeats, *, count: int, now: datetime) -> None:
+    """Build the machines and register their nodes."""
+    for number in range(count):
+        heartbeats.register(hosts.add(number), since=now - _NODE_AGE)
+
+
+def create_namespace(registry: Registry, name: str) -> None:
+    """A namespace with the default ServiceAccount that every namespace has."""
+    registry.create("namespaces", {"metadata": {"name": name}})
+    registry.create("serviceaccounts", {"metadata": {"name": "default", "namespace": name}})
+
+
+def start_daemons(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
+    """The system's DaemonSets with a running pod on each node."""
+    create_namespace(registry, DAEMON_NAMESPACE)
+    since = now - _DAEMON_AGE
+    for name, image in DAEMONS:
+        template = daemon_set(name, image, namespace=DAEMON_NAMESPACE)
+        owner = registry.create("daemonsets", template, created_at=since).object
+        for host in hosts.by_name.values():
+            pod = owned_pod(owner, host.name)
+            _run(registry, pod, host, since=since)
+
+
+def owned_pod(owner: Object, node: str) -> Object:
+    """A pod of a DaemonSet or ReplicaSet, bound to a node."""
+    template = clone(owner["spec"]["template"])
+    metadata = owner["metadata"]
+    template["spec"]["nodeName"] = node
+    return {
+        "metadata": {
+            "generateName": f"{metadata['name']}-",
+            "namespace": metadata["namespace"],
+            "labels": dict(template["metadata"]["labels"]),
+            "ownerReferences": [
+                {
+                    "apiVersion": owner["apiVersion"],
+                    "kind": owner["kind"],
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": template["spec"],
+    }
+
+
+def start_workload(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
+    """The jobs and the service that already run."""
+    for name in (*TEAMS, SERVING):
+        create_namespace(registry, name)
+    floor = plan_floor(list(hosts.by_name.values()), registry.identity)
+    for placed in (*floor.gangs, *floor.batches):
+        _start_job(registry, placed, now=now)
+    if floor.service:
+        deployment, budget = service_objects(len(floor.service))
+        since = now - _DAEMON_AGE
+        owner = registry.create("deployments", deployment, created_at=since).object
+        registry.create("poddisruptionbudgets", budget, created_at=since)
+        replica_set = registry.create(
+            "replicasets", _replica_set(registry, owner), created_at=since
+        ).object
+        for host in floor.service:
+            _run(registry, owned_pod(replica_set, host.name), host, since=since)
+
+
+def _replica_set(registry: Registry, deployment: Object) -> Object:
+    metadata, spec = deployment["metadata"], deployment["spec"]
+    suffix = registry.identity.suffix("rs", metadata["uid"], length=9)
+    return {
+        "metadata": {
+            "name": f"{metadata['name']}-{suffix}",
+            "namespace": metadata["namespace"],
+            "labels": dict(spec["template"]["metadata"]["labels"]),
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "Deployment",
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {
+            "replicas": spec["replicas"],
+            "selector": spec["selector"],
+            "template": clone(spec["template"]),
+        },
+    }
+
+
+def _start_job(registry: Registry, placed: Placed, *, now: datetime) -> None:
+    since = now - timedelta(seconds=placed.started_seconds_ago)
+    asked = clone(placed.job)
+    asked["status"] = {"startTime": as_rfc3339(since), "uncountedTerminatedPods": {}}
+    job = registry.create("jobs", asked, created_at=since).object
+    for rank, host in enumerate(placed.hosts):
+        pod = build_pod(job, rank if is_indexed(job) else None, identity=registry.identity)
+        pod["spec"]["nodeName"] = host.name
+        _run(registry, pod, host, since=since)
+
+
+def _run(registry: Registry, pod: Object, host: Host, *, since: datetime) -> None:
+    record = registry.create("pods", pod, created_at=since)
+    running = clone(record.object)
+    put_condition(running["status"], "PodScheduled", "True", now=since)
+    write_running(running, host, now=since)
+    registry.put("pods", record, running)
