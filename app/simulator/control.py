@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from app.simulator.api.request import Request, Response, json_response
 from app.simulator.asgi import Application, Receive, Send, read_request, send_response
 from app.simulator.errors import FaultRefused, SimulatorError
@@ -90,7 +92,7 @@ class ControlFace:
         return json_response({"faults": self._simulation.faults.active()})
 
     async def _make_fault(self, request: Request) -> Response:
-        asked = request.json_object()
+        asked = _body(request)
         node, kind, gpu = asked.get("node"), asked.get("kind"), asked.get("gpu")
         if not isinstance(node, str) or not isinstance(kind, str):
             raise FaultRefused('A fault needs "node" and "kind".')
@@ -110,7 +112,7 @@ class ControlFace:
         return json_response({"jobs": training.summary() if training else []})
 
     async def _disturb(self, request: Request) -> Response:
-        one = self._simulation.api.switchboard.add(request.json_object())
+        one = self._simulation.api.switchboard.add(_body(request))
         return json_response(vars(one), status=201)
 
     async def _read_disturbances(self, _: Request) -> Response:
@@ -137,6 +139,17 @@ def _whole(request: Request, name: str) -> int:
         return max(0, int(text))
     except ValueError as error:
         raise FaultRefused(f"{name} is a whole number, not {text!r}.") from error
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """The JSON object of a request, whatever its content type says: people use curl -d."""
+    try:
+        found = msgspec.json.decode(request.body)
+    except msgspec.DecodeError as error:
+        raise FaultRefused(f"The body is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise FaultRefused("The body is not a JSON object.")
+    return found
 
 
 def _gpu_view(gpu: Gpu) -> dict[str, Any]:
