@@ -45,7 +45,11 @@ class PollerChild:
         """Start the process and have it initialise NVML. To be called from the main thread:
         the kernel ends the child with the thread that started it."""
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=-1
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is for the parent, which ends its child itself.
+            start_new_session=True,
         )
         threading.Thread(target=self._hear, name="nvml-child", daemon=True).start()
         self._send(Begin(inventory, slow_interval_seconds))

@@ -62,6 +62,9 @@ class FleetNode:
         self._polls_failed = 0
         # One spool over simulated reboots: a pusher may be at work on it.
         self.spool = Spool(directory, max_bytes=SPOOL_BYTES, boot_id=state.boot_id, sync=False)
+        self._watch: Supervision
+        self._desk: Desk
+        self._poller: NodePoller
         self._boot(state)
         self.apply(state)
 
