@@ -159,8 +159,8 @@ RULES: tuple[Rule, ...] = (
         scope="gpu",
         severity="critical",
         conditions=(Condition("ecc_uncorrected_total", ">", 0),),
-        message="GPU {index} has {ecc_uncorrected_total} uncorrectable ECC errors since it was "
-        "last reset.",
+        message="GPU {index} counts uncorrectable ECC errors since its last reset: "
+        "{ecc_uncorrected_total}.",
         action=RESET_GPU,
         source="any volatile uncorrectable ECC error: critical (NVIDIA GPU memory error management)",
         fires={"ecc_uncorrected_total": 1},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -323,3 +324,37 @@ def test_a_restart_opens_nothing_twice_and_repeats_no_sequence(
     )
     assert later.findings[0].episode == first.findings[0].episode
     assert later.spool_id == first.spool_id
+
+
+def test_the_simulators_own_faults_reach_ingest_in_time(tmp_path: Path, ingest: Ingest) -> None:
+    command = [sys.executable, "-m", "app.cli"]
+    where = ["--directory", str(tmp_path)]
+    simulator = subprocess.Popen(
+        [*command, "simulate", "--nodes", "4", *where], stdout=subprocess.DEVNULL
+    )
+    agents = subprocess.Popen(
+        [*command, "simulate-agents", *where],
+        env={**os.environ, "PITWALL_INGEST_URL": ingest.url, "PITWALL_CLUSTER": "test"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        first = ingest.wait(lambda report: len(report.gpus) == 8, timeout=60)
+        name = first.node
+        addresses = json.loads((tmp_path / "simulator.json").read_text())
+        fault = json.dumps({"node": name, "kind": "xid-79", "gpu": 5}).encode()
+        request = urllib.request.Request(
+            addresses["control_url"] + "/simulator/faults",
+            data=fault,
+            headers={"Content-Type": "application/json"},
+        )
+        posted_at = time.monotonic()
+        urllib.request.urlopen(request, timeout=5).close()
+        report = ingest.wait(
+            lambda report: report.node == name and "xid-79" in rules(report), timeout=5
+        )
+        assert time.monotonic() - posted_at < 1.5
+        assert report.xids[0].gpu_uuid == first.gpus[5].uuid
+    finally:
+        for process in (agents, simulator):
+            process.terminate()
+            process.wait(15)
