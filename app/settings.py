@@ -22,49 +22,67 @@ class Settings(BaseSettings):
         env_prefix="PITWALL_", env_file=DEMO_ENV_FILE, extra="ignore", frozen=True
     )
 
-    cluster: str = Field("default", description="Name of the cluster, the first part of every key.")
-    store_url: str = Field("sqlite:///pitwall.db", description="SQLAlchemy address of the store.")
+    cluster: str = Field(
+        default="default", description="Name of the cluster, the first part of every key."
+    )
+    store_url: str = Field(
+        default="sqlite:///pitwall.db", description="SQLAlchemy address of the store."
+    )
     kubeconfig: Path | None = Field(
-        None, description="Kubeconfig; else KUBECONFIG, else the pod's own ServiceAccount."
+        default=None, description="Kubeconfig; else KUBECONFIG, else the pod's own ServiceAccount."
     )
     prometheus_url: str | None = Field(
-        None, description="Prometheus that holds dcgm-exporter's series."
+        default=None, description="Prometheus that holds dcgm-exporter's series."
     )
 
     ingest_host: str = "127.0.0.1"
-    ingest_port: int = Field(8470, ge=0, le=65535)
+    ingest_port: int = Field(default=8470, ge=0, le=65535)
     token_audience: str = Field(
-        "pitwall", description="Audience an agent's token must be bound to."
+        default="pitwall", description="Audience an agent's token must be bound to."
+    )
+    agent_username: str = Field(
+        default="system:serviceaccount:pitwall:pitwall-agent",
+        description="Whom an agent's token must be of.",
     )
     report_clock_skew_seconds: float = Field(
-        300.0, description="A report from further in the future is refused with 400."
+        default=300.0, description="A report from further in the future is refused with 400."
+    )
+    report_max_age_seconds: float = Field(
+        default=7 * 86400.0, description="A report observed longer ago is refused with 400."
     )
 
     web_host: str = "127.0.0.1"
-    web_port: int = Field(8501, ge=0, le=65535)
+    web_port: int = Field(default=8501, ge=0, le=65535)
 
-    url: str = Field("http://127.0.0.1:8470", description="Where the CLI finds /v1.")
-    token: str | None = Field(None, description="The person's bearer token for /v1.", repr=False)
+    url: str = Field(default="http://127.0.0.1:8470", description="Where the CLI finds /v1.")
+    token: str | None = Field(
+        default=None, description="The person's bearer token for /v1.", repr=False
+    )
     token_file: Path | None = Field(
-        None, description="File that holds the token; read at each call."
+        default=None, description="File that holds the token; read at each call."
     )
 
     topology_block_label: str = "network.topology.nvidia.com/spine"
     topology_rack_label: str = "network.topology.nvidia.com/leaf"
 
     silence_seconds: float = Field(
-        45.0, description="Without a report for so long a node is Unknown."
+        default=45.0, description="Without a report for so long a node is Unknown."
     )
-    plan_valid_seconds: float = Field(600.0, description="An approved preview is void after this.")
+    plan_valid_seconds: float = Field(
+        default=600.0, description="An approved preview is void after this."
+    )
     max_unavailable_nodes_ratio: float = Field(
-        0.10, ge=0, le=1, description="Stock limit: GPU nodes out of service at once."
+        default=0.10, ge=0, le=1, description="Stock limit: GPU nodes out of service at once."
     )
-    max_drains_per_hour: int = Field(10, ge=0, description="Rate limit, absolute.")
+    max_drains_per_hour: int = Field(default=10, ge=0, description="Rate limit, absolute.")
     max_drains_per_hour_ratio: float = Field(
-        0.02, ge=0, le=1, description="Rate limit as a share of GPU nodes; the lower of both wins."
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Rate limit as a share of GPU nodes; the lower of both wins.",
     )
-    event_retention_days: int = Field(90, ge=1)
-    history_retention_days: int = Field(14, ge=1)
+    event_retention_days: int = Field(default=90, ge=1)
+    history_retention_days: int = Field(default=14, ge=1)
 
 
 def read_settings() -> Settings:

@@ -56,21 +56,17 @@ _BY_SQLITE_CODE = {
 
 
 class StoreUnavailable(StoreError):
-    """The store can't answer now (full, locked, unreachable): the same call may succeed later."""
+    """The store can't answer now (full, locked, unreachable, old): the same call may succeed later."""
+
+
+class StoreRefused(StoreError):
+    """A value does not fit what the store can hold: the same call fails again."""
 
 
 def is_integrity_error(error: BaseException) -> bool:
     """Whether a constraint refused the write: that is for the caller to judge."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, sqlite3.IntegrityError | psycopg.IntegrityError)
-
-
-def is_data_error(error: BaseException) -> bool:
-    """Whether a value did not fit its column, so that trying again is useless."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, OverflowError | sqlite3.ProgrammingError | sqlite3.DataError):
-        return True
-    return isinstance(cause, psycopg.DataError | psycopg.IntegrityError | sqlite3.IntegrityError)
 
 
 def explain(error: Exception, *, store: str) -> StoreError:
@@ -92,10 +88,10 @@ def explain(error: Exception, *, store: str) -> StoreError:
         if reason is None and isinstance(cause, psycopg.OperationalError):
             reason = _UNREACHABLE
     if reason is not None:
-        kind = StoreError if reason in (_OLD, _NOT_A_STORE) else StoreUnavailable
-        return kind(f"The store {store}: {reason}.")
+        return StoreUnavailable(f"The store {store}: {reason}.")
     first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    return StoreError(f"The store {store} refused what was asked: {first_line}.")
+    kind = StoreRefused if isinstance(cause, sqlite3.DataError | psycopg.DataError) else StoreError
+    return kind(f"The store {store} refused what was asked: {first_line}.")
 
 
 DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error, psycopg.Error)

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from app.store.writes.bulk import Upsert, clock, upsert
+from app.store.writes.bulk import Upsert, clock, parse_time, upsert
 
 SourceState = Literal["ok", "late", "blind"]
 
@@ -53,4 +53,36 @@ def note_source(
                 stored(now),
             )
         ],
+    )
+
+
+LATE_SECONDS = 30.0
+"""Two pushes of a node's own interval of 15 s without any report: late."""
+
+BLIND_SECONDS = 45.0
+
+
+def note_agents(connection: Connection, cluster: str, now: datetime) -> None:
+    """Write how the agents are heard: by the last report that any ingest process took."""
+    last = connection.execute(
+        text("SELECT MAX(received_at) FROM node WHERE cluster = :cluster"), {"cluster": cluster}
+    ).scalar_one()
+    received_at = parse_time(last)
+    if received_at is None:
+        note_source(
+            connection,
+            cluster,
+            "agents",
+            state="blind",
+            now=now,
+            message="no agent has reported yet",
+        )
+        return
+    silent_seconds = (now - received_at).total_seconds()
+    state: SourceState = "ok"
+    if silent_seconds > LATE_SECONDS:
+        state = "blind" if silent_seconds > BLIND_SECONDS else "late"
+    message = "" if state == "ok" else f"the last report came {silent_seconds:.0f} s ago"
+    note_source(
+        connection, cluster, "agents", state=state, now=now, message=message, last_ok_at=received_at
     )

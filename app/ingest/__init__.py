@@ -1,0 +1,1 @@
+"""Ingest: takes agents' reports, writes them in bulk, and serves /v1."""
