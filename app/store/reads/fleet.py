@@ -7,7 +7,15 @@ import msgspec
 from sqlalchemy import Engine, Select, and_, func, or_, select
 
 from app.store.engine import read
-from app.store.reads.rows import EPOCH, columns_of, contains, document_of, limited, table_of
+from app.store.reads.rows import (
+    EPOCH,
+    columns_of,
+    contains,
+    document_of,
+    known_cursor,
+    limited,
+    table_of,
+)
 from app.store.records import (
     EventRecord,
     FindingRecord,
@@ -141,17 +149,17 @@ def gpus(
     statement = statement.order_by(_GPU.c.node, index, _GPU.c.uuid)
     with read(engine) as connection:
         if after is not None:
-            last = connection.execute(
+            named = connection.execute(
                 select(_GPU.c.node, index).where(_GPU.c.cluster == cluster, _GPU.c.uuid == after)
             ).first()
-            if last is not None:
-                statement = statement.where(
-                    or_(
-                        _GPU.c.node > last[0],
-                        and_(_GPU.c.node == last[0], index > last[1]),
-                        and_(_GPU.c.node == last[0], index == last[1], _GPU.c.uuid > after),
-                    )
+            last = known_cursor(named, after)
+            statement = statement.where(
+                or_(
+                    _GPU.c.node > last[0],
+                    and_(_GPU.c.node == last[0], index > last[1]),
+                    and_(_GPU.c.node == last[0], index == last[1], _GPU.c.uuid > after),
                 )
+            )
         rows = connection.execute(limited(statement, limit)).all()
     return [_gpu(row) for row in rows]
 
@@ -236,11 +244,12 @@ def _events(
 def _last_of(connection: Any, cluster: str, after: str | None) -> Any:
     if after is None:
         return None
-    return connection.execute(
+    last = connection.execute(
         select(_NODE.c.score, func.coalesce(_NODE.c.health_since, EPOCH), _NODE.c.name).where(
             _NODE.c.cluster == cluster, _NODE.c.name == after
         )
     ).first()
+    return known_cursor(last, after)
 
 
 def _worst_first(statement: Select[Any], last: Any) -> Select[Any]:

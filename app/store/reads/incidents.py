@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import Engine, and_, case, or_, select
 
 from app.store.engine import read
-from app.store.reads.rows import columns_of, limited, table_of
+from app.store.reads.rows import columns_of, known_cursor, limited, table_of
 from app.store.records import IncidentRecord
 from app.store.tables import Incident, IncidentEvent
 
@@ -44,24 +44,24 @@ def incidents(
     statement = statement.order_by(weight, _INCIDENT.c.opened_at.desc(), _INCIDENT.c.id)
     with read(engine) as connection:
         if after is not None:
-            last = connection.execute(
+            named = connection.execute(
                 select(weight, _INCIDENT.c.opened_at).where(
                     _INCIDENT.c.cluster == cluster, _INCIDENT.c.id == after
                 )
             ).first()
-            if last is not None:
-                grave, opened_at = last
-                statement = statement.where(
-                    or_(
-                        weight > grave,
-                        and_(weight == grave, _INCIDENT.c.opened_at < opened_at),
-                        and_(
-                            weight == grave,
-                            _INCIDENT.c.opened_at == opened_at,
-                            _INCIDENT.c.id > after,
-                        ),
-                    )
+            last = known_cursor(named, after)
+            grave, opened_at = last
+            statement = statement.where(
+                or_(
+                    weight > grave,
+                    and_(weight == grave, _INCIDENT.c.opened_at < opened_at),
+                    and_(
+                        weight == grave,
+                        _INCIDENT.c.opened_at == opened_at,
+                        _INCIDENT.c.id > after,
+                    ),
                 )
+            )
         return [IncidentRecord(*row) for row in connection.execute(limited(statement, limit))]
 
 

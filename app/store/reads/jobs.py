@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Engine, Select, and_, distinct, func, or_, select
 
 from app.store.engine import read
-from app.store.reads.rows import columns_of, limited, table_of
+from app.store.reads.rows import columns_of, known_cursor, limited, table_of
 from app.store.records import JobRecord, PodRecord, RankRecord
 from app.store.tables import Job, Node, Pod, Rank
 
@@ -51,20 +51,20 @@ def jobs(
     statement = statement.order_by(_JOB.c.namespace, _JOB.c.name, _JOB.c.uid)
     with read(engine) as connection:
         if after is not None:
-            last = connection.execute(
+            named = connection.execute(
                 select(_JOB.c.namespace, _JOB.c.name).where(
                     _JOB.c.cluster == cluster, _JOB.c.uid == after
                 )
             ).first()
-            if last is not None:
-                same = and_(_JOB.c.namespace == last[0], _JOB.c.name == last[1])
-                statement = statement.where(
-                    or_(
-                        _JOB.c.namespace > last[0],
-                        and_(_JOB.c.namespace == last[0], _JOB.c.name > last[1]),
-                        and_(same, _JOB.c.uid > after),
-                    )
+            last = known_cursor(named, after)
+            same = and_(_JOB.c.namespace == last[0], _JOB.c.name == last[1])
+            statement = statement.where(
+                or_(
+                    _JOB.c.namespace > last[0],
+                    and_(_JOB.c.namespace == last[0], _JOB.c.name > last[1]),
+                    and_(same, _JOB.c.uid > after),
                 )
+            )
         return [JobRecord(*row) for row in connection.execute(limited(statement, limit))]
 
 

@@ -4,7 +4,7 @@ import msgspec
 from sqlalchemy import Engine, and_, or_, select
 
 from app.store.engine import read
-from app.store.reads.rows import columns_of, limited, table_of
+from app.store.reads.rows import columns_of, known_cursor, limited, table_of
 from app.store.records import OperationRecord, StepRecord
 from app.store.tables import Operation, OperationNode, OperationStep
 
@@ -34,18 +34,18 @@ def operations(
     statement = statement.order_by(_OPERATION.c.created_at.desc(), _OPERATION.c.id)
     with read(engine) as connection:
         if after is not None:
-            last = connection.execute(
+            named = connection.execute(
                 select(_OPERATION.c.created_at).where(
                     _OPERATION.c.cluster == cluster, _OPERATION.c.id == after
                 )
             ).first()
-            if last is not None:
-                statement = statement.where(
-                    or_(
-                        _OPERATION.c.created_at < last[0],
-                        and_(_OPERATION.c.created_at == last[0], _OPERATION.c.id > after),
-                    )
+            last = known_cursor(named, after)
+            statement = statement.where(
+                or_(
+                    _OPERATION.c.created_at < last[0],
+                    and_(_OPERATION.c.created_at == last[0], _OPERATION.c.id > after),
                 )
+            )
         return [OperationRecord(*row) for row in connection.execute(limited(statement, limit))]
 
 

@@ -9,6 +9,8 @@ import msgspec
 from sqlalchemy import Column, Select, Table
 from sqlmodel import SQLModel
 
+from app.errors import RequestRefused
+
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 MAX_LIMIT = 5000
@@ -31,6 +33,16 @@ def columns_of(model: type[SQLModel], record: type[msgspec.Struct]) -> list[Colu
 def limited(statement: Select[Any], limit: int) -> Select[Any]:
     """The statement with its limit, kept between 1 and MAX_LIMIT."""
     return statement.limit(max(1, min(limit, MAX_LIMIT)))
+
+
+def known_cursor(row: Any, after: str) -> Any:
+    """The row that a cursor names. Raises RequestRefused where it is gone: its place is not known then."""
+    if row is None:
+        raise RequestRefused(
+            f"{after}, after which the list is to go on, is gone: read it from the start.",
+            code="not_found",
+        )
+    return row
 
 
 def counts_of(rows: Sequence[Any], names: Sequence[str]) -> dict[str, int]:

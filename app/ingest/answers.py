@@ -1,0 +1,95 @@
+"""What /v1 answers with beside the store's records."""
+
+import msgspec
+
+from app.store.reads.incidents import TimelineRecord
+from app.store.records import (
+    EventRecord,
+    FindingRecord,
+    GpuRecord,
+    IncidentRecord,
+    JobRecord,
+    NodeRecord,
+    OperationRecord,
+    PodRecord,
+    RankRecord,
+)
+
+
+class NodeList(msgspec.Struct, frozen=True):
+    """Nodes; `next` is the `after` of the following page, null at the end."""
+
+    items: list[NodeRecord]
+    next: str | None
+
+
+class GpuList(msgspec.Struct, frozen=True):
+    """GPUs by node and index; `next` as in NodeList."""
+
+    items: list[GpuRecord]
+    next: str | None
+
+
+class JobList(msgspec.Struct, frozen=True):
+    """Jobs by namespace and name; `next` as in NodeList."""
+
+    items: list[JobRecord]
+    next: str | None
+
+
+class IncidentList(msgspec.Struct, frozen=True):
+    """Incidents, the gravest first; `next` as in NodeList."""
+
+    items: list[IncidentRecord]
+    next: str | None
+
+
+class OperationList(msgspec.Struct, frozen=True):
+    """Operations, the newest first and without steps; `next` as in NodeList."""
+
+    items: list[OperationRecord]
+    next: str | None
+
+
+class NodeDetail(msgspec.Struct, frozen=True):
+    """A node with all that is known of it."""
+
+    node: NodeRecord
+    gpus: list[GpuRecord]
+    pods: list[PodRecord]
+    findings: list[FindingRecord]
+    events: list[EventRecord]
+    incidents: list[IncidentRecord]
+
+
+class JobDetail(msgspec.Struct, frozen=True):
+    """A job with its ranks and pods."""
+
+    job: JobRecord
+    ranks: list[RankRecord]
+    pods: list[PodRecord]
+
+
+class IncidentDetail(msgspec.Struct, frozen=True):
+    """An incident with its timeline."""
+
+    incident: IncidentRecord
+    timeline: list[TimelineRecord]
+
+
+class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a person asks for. The same idempotency key is one request however often it is sent."""
+
+    kind: str
+    parameters: dict
+    reason: str = ""
+    idempotency_key: str = ""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Whom the token stands for, and what they may do here."""
+
+    username: str
+    groups: list[str]
+    may_read: bool
+    may_write: bool
