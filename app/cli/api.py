@@ -181,7 +181,7 @@ def _retry_after_seconds(response: httpx.Response) -> float | None:
 
 def _message(response: httpx.Response) -> str:
     try:
-        return str(response.json()["error"]["message"])
+        return str(response.json()["error"]["message"]).rstrip(".")
     except (ValueError, KeyError, TypeError):
         return response.reason_phrase or "no reason given"
 
@@ -197,7 +197,7 @@ def _refusal(response: httpx.Response, what: str) -> CommandFailed:
         code = response.json()["error"].get("code")
     except (ValueError, KeyError, TypeError, AttributeError):
         code = None
-    return error_for(code, f"{what}: {response.status_code}, {message}")
+    return error_for(code, f"{what}: {response.status_code}, {message}.")
 
 
 def error_for(code: str | None, message: str) -> CommandFailed:
