@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.simulator.api.handlers import Api
 from app.simulator.clock import Clock, Schedule, SystemClock
+from app.simulator.controllers.accounts import AccountController
 from app.simulator.controllers.disruption import DisruptionController
 from app.simulator.controllers.events import EventRecorder
 from app.simulator.controllers.garbage import GarbageCollector
@@ -19,7 +20,7 @@ from app.simulator.identity import Identity
 from app.simulator.registry import Registry
 from app.simulator.store import HISTORY_LENGTH, Object, Store
 from app.simulator.training import Training
-from app.simulator.world import build_nodes, create_namespace, start_daemons, start_workload
+from app.simulator.world import build_nodes, start_daemons, start_workload
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "pitwall")
 SERVICE_ACCOUNTS = ("pitwall-agent", "pitwall-ingest", "pitwall-worker")
@@ -61,6 +62,7 @@ class Simulation:
         self.scheduler = Scheduler(registry, schedule, self.recorder)
         self.jobs = JobController(registry, schedule, self.recorder)
         self.disruption = DisruptionController(registry, schedule)
+        self.accounts = AccountController(registry, schedule)
         self.garbage = GarbageCollector(registry, schedule)
         self.replicas = ReplicaControllers(registry, schedule)
         self.nodes = NodeController(registry, schedule, self.recorder)
@@ -75,7 +77,7 @@ class Simulation:
     def _populate(self) -> None:
         now = self.clock.now()
         for name in NAMESPACES:
-            create_namespace(self.registry, name)
+            self.registry.create("namespaces", {"metadata": {"name": name}})
         for name in SERVICE_ACCOUNTS:
             account = {"metadata": {"name": name, "namespace": "pitwall"}}
             self.registry.create("serviceaccounts", account)

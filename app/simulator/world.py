@@ -33,15 +33,9 @@ def build_nodes(hosts: Hosts, heartbeats: Heartbeats, *, count: int, now: dateti
         heartbeats.register(hosts.add(number), since=now - _NODE_AGE)
 
 
-def create_namespace(registry: Registry, name: str) -> None:
-    """A namespace with the default ServiceAccount that every namespace has."""
-    registry.create("namespaces", {"metadata": {"name": name}})
-    registry.create("serviceaccounts", {"metadata": {"name": "default", "namespace": name}})
-
-
 def start_daemons(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
     """The system's DaemonSets with a running pod on each node."""
-    create_namespace(registry, DAEMON_NAMESPACE)
+    registry.create("namespaces", {"metadata": {"name": DAEMON_NAMESPACE}})
     since = now - _DAEMON_AGE
     for name, image in DAEMONS:
         template = daemon_set(name, image, namespace=DAEMON_NAMESPACE)
@@ -79,7 +73,7 @@ def owned_pod(owner: Object, node: str) -> Object:
 def start_workload(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
     """The jobs and the service that already run."""
     for name in (*TEAMS, SERVING):
-        create_namespace(registry, name)
+        registry.create("namespaces", {"metadata": {"name": name}})
     floor = plan_floor(list(hosts.by_name.values()), registry.identity)
     for placed in (*floor.gangs, *floor.batches):
         _start_job(registry, placed, now=now)
