@@ -31,7 +31,15 @@ def node_tone(health: str, service: str) -> str:
         return "quiet"
     if service == "Draining":
         return "busy"
+    if health == "Healthy" and service != "In service":
+        return "quiet"
     return _HEALTH_TONES.get(health, "blank")
+
+
+def node_state(health: str, service: str) -> tuple[str, str]:
+    """The word and the tone a list shows for a node: what is done about it once something is, else its health."""
+    word = service if service != "In service" and (service in OUT_OF_SERVICE or service == "Draining" or health == "Healthy") else health
+    return word, node_tone(health, service)
 
 
 def health_tone(health: str) -> str:

@@ -1,0 +1,63 @@
+"""The pipeline's heartbeat and the data's age, in the header of every view."""
+
+from datetime import timedelta
+
+import streamlit as st
+
+from app.errors import StoreError
+from app.store.records import SourceRecord, StatusRecord
+from app.ui import context, live, words
+from app.ui.components import kit
+
+LATE_AFTER_SECONDS = 20.0
+"""Agents report each 15 s when nothing changes; older than this the data's age is no longer calm."""
+
+OLD_AFTER_SECONDS = 60.0
+
+_FEEDS = ("agents", "kubernetes", "worker")  # what the state of the fleet is made from
+
+
+@st.fragment(run_every=live.REFRESH_SECONDS)
+def show() -> None:
+    """The sources, each with its state, and how old the oldest of what the fleet's state is made from is."""
+    try:
+        data = describe(live.status())
+    except StoreError as error:
+        data = blind(str(error))
+    kit.mount("pulse", data, key="pulse-part")
+
+
+def describe(status: StatusRecord) -> dict[str, object]:
+    feeds = [source for source in status.sources if source.source in _FEEDS]
+    oldest = min((source.last_ok_at for source in feeds if source.last_ok_at), default=None)
+    unheard = [source.source for source in feeds if source.last_ok_at is None]
+    now = context.now()
+    base = {
+        "now": words.milliseconds(now),
+        "cluster": status.cluster,
+        "sources": [_source(source) for source in status.sources],
+    }
+    if not feeds or oldest is None or unheard:
+        missing = words.listed(unheard or list(_FEEDS))
+        return {**base, "tone": "blank", "label": "No data yet", "at": None, "help": f"Not heard yet: {missing}."}
+    age = now - oldest
+    tone = "calm" if age < timedelta(seconds=LATE_AFTER_SECONDS) else "watch" if age < timedelta(seconds=OLD_AFTER_SECONDS) else "act"
+    return {
+        **base, "tone": tone, "label": "Data ", "at": words.milliseconds(oldest),
+        "help": "Age of the oldest of what this page shows: agents' reports, Kubernetes, the worker.",
+    }  # fmt: skip
+
+
+def blind(reason: str) -> dict[str, object]:
+    return {
+        "now": words.milliseconds(context.now()), "cluster": context.cluster(), "sources": [],
+        "tone": "act", "label": "Store can't be read", "at": None, "help": reason,
+    }  # fmt: skip
+
+
+def _source(source: SourceRecord) -> dict[str, object]:
+    return {
+        "name": source.source, "state": source.state, "tone": words.source_tone(source.state),
+        "at": words.milliseconds(source.last_ok_at),
+        "help": f"{source.source}: {source.state}{f', {source.message}' if source.message else ''}",
+    }  # fmt: skip

@@ -1,0 +1,15 @@
+"""The page's script: run by Streamlit anew for each visit and each click; app.ui.server starts it."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from app.ui import navigation
+from app.ui.components import kit, pulse
+
+st.set_page_config(page_title="Pitwall", page_icon=str(Path(__file__).parent / "components/browser/icon.png"), layout="wide")
+kit.mount_kit()
+chosen = st.navigation(navigation.pages(), position="top")
+with st.container(key="pulse"):
+    pulse.show()
+chosen.run()

@@ -1,0 +1,215 @@
+"""Asking the worker for something: a dialog that says what will happen, a request, and the way to its operation.
+
+The question lives in the session, so that a rerun shows the same dialog; what is asked lives in the store, so
+that a closed tab changes nothing and a second click asks nothing twice.
+"""
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import streamlit as st
+
+from app.errors import PitwallError
+from app.store import requests
+from app.store.records import RequestRecord
+from app.ui import context, travel, words
+from app.ui.components import parts, plan as plans
+from app.ui.components.text import plain
+
+ASK_AGAIN_SECONDS = 0.4
+SLOW_SECONDS = 5.0
+"""The worker answers within its 0.2 s tick; from here the dialog says that it may not be running."""
+
+_KEY = "question"
+MODES = {"now": "Now", "complete": "As jobs end", "deadline": "By a deadline"}
+_TITLES = {
+    "drain": "Drain", "reschedule": "Reschedule", "uncordon": "Uncordon", "cancel": "Cancel", "choose": "Choose for",
+}  # fmt: skip
+
+
+@dataclass
+class Question:
+    """What a person is being asked about. kind: drain, reschedule, uncordon, cancel, choose."""
+
+    kind: str
+    nodes: tuple[str, ...] = ()
+    job: str = ""
+    operation_id: str = ""
+    title: str = ""
+    reason: str = ""
+    choice: dict[str, Any] = field(default_factory=dict)
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second click with it asks nothing twice
+    previews: dict[str, str] = field(default_factory=dict)  # parameters -> request id
+    sent: str | None = None  # id of the request that was confirmed
+    refusal: str = ""
+
+    @property
+    def subject(self) -> str:
+        return self.title or ", ".join(self.nodes)
+
+
+def open_question(question: Question) -> None:
+    st.session_state[_KEY] = question
+
+
+def is_open() -> bool:
+    return _KEY in st.session_state
+
+
+def show() -> None:
+    """Shows the open question, if there is one; at the end of a view, outside its live fragments."""
+    question = st.session_state.get(_KEY)
+    if question is None:
+        return
+    planned = question.kind in {"drain", "reschedule"}
+    body = _planned if planned else _simple
+    st.dialog(f"{_TITLES[question.kind]} {plain(question.subject)}", width="large" if planned else "medium", on_dismiss=_close)(body)(question)
+
+
+def _close() -> None:
+    st.session_state.pop(_KEY, None)
+
+
+def _planned(question: Question) -> None:
+    if question.sent:
+        _await(question, question.sent, "Handing it to the worker")
+        return
+    parameters = _options(question)
+    identity = repr(sorted(parameters.items()))
+    if identity not in question.previews:
+        asked = _submit(question, "preview", {"action": question.kind, **parameters}, key=f"{question.key}-{len(question.previews)}", reason="")
+        if asked is None:
+            return
+        question.previews[identity] = asked.id
+    answer = requests.request(context.engine(), context.cluster(), question.previews[identity])
+    if answer is None or answer.state == "pending":
+        _await(question, question.previews[identity], "Asking the worker what would happen")
+    elif answer.state == "refused":
+        parts.notes("ask-refused", [parts.note(answer.refusal, "act")])
+    else:
+        _confirm(question, parameters, answer.answer)
+
+
+def _options(question: Question) -> dict[str, Any]:
+    if question.kind == "reschedule":
+        return {"job": question.job}
+    parameters: dict[str, Any] = {"nodes": list(question.nodes)}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        mode = st.segmented_control("When", list(MODES), format_func=MODES.__getitem__, default="now", required=True, key="ask-mode")
+        parameters["mode"] = mode
+        if mode == "deadline":
+            hours = st.number_input("Hours until then", min_value=0.1, max_value=8000.0, value=2.0, step=0.5, key="ask-hours", width=140)
+            parameters["deadline_seconds"] = hours * 3600
+        if st.toggle("Give up emptyDir data", key="ask-emptydir", help="Moves pods with data on the node's disk; that data is lost."):
+            parameters["delete_emptydir_data"] = True
+        if st.toggle("Pods without owner too", key="ask-force", help="Moves pods that no controller brings back; they are gone."):
+            parameters["force"] = True
+    return parameters
+
+
+def _confirm(question: Question, parameters: dict[str, Any], plan: dict[str, Any]) -> None:
+    plans.show_plan(plan)
+    if question.refusal:
+        parts.notes("ask-refused", [parts.note(f"Not done: {question.refusal}", "act")])
+    expires = plans.expires_at(plan)
+    stale = expires is not None and expires <= context.now()
+    hard, names = plans.hard_blockers(plan), plans.to_type(plan)
+    if plans.is_refused(plan):
+        st.caption("A limit refuses this, with force as well. Bring a node back first, or change the limit in the settings.")
+        return
+    if hard:
+        st.caption("Something stands in the way: see above for what lifts it.")
+        return
+    reason = st.text_input("Reason", value=question.reason, key="ask-reason", placeholder="What the others should read in the audit", max_chars=500)
+    typed = ""
+    if names:
+        typed = st.text_input(f"To stop it all the same, type {plain(' '.join(names))}", key="ask-typed")
+    ready = bool(reason.strip()) and set(typed.split()) >= set(names) and not stale
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        verb = f"{_TITLES[question.kind]} {words.count(len(question.nodes), 'node')}" if question.nodes else "Reschedule the job"
+        if st.button(verb, type="primary", disabled=not ready, key="ask-confirm"):
+            extra = {"plan_hash": plan.get("hash"), **({"accept_no_capacity": names} if names else {})}
+            _send(question, question.kind, {**parameters, **extra}, reason.strip())
+        if stale and st.button("Preview again", key="ask-again"):
+            question.previews.clear()
+            question.key = uuid.uuid4().hex
+            st.rerun()
+        st.caption("The preview has expired." if stale else "A reason is needed." if not reason.strip() else f"As previewed; if the cluster changes meanwhile, nothing is done. Asked by {plain(context.author())}.")  # fmt: skip
+
+
+def _simple(question: Question) -> None:
+    if question.sent:
+        _await(question, question.sent, "Handing it to the worker")
+        return
+    if question.refusal:
+        parts.notes("ask-refused", [parts.note(f"Not done: {question.refusal}", "act")])
+    if question.kind == "uncordon":
+        st.text("Kubernetes may place pods on it again.")
+        reason = st.text_input("Reason", value=question.reason, key="ask-reason", max_chars=500)
+        typed = st.text_input(f"Type {plain(question.nodes[0])} to put it in service all the same", key="ask-typed") if question.refusal else ""
+        if st.button(f"Uncordon {words.count(len(question.nodes), 'node')}", type="primary", key="ask-confirm"):
+            _send(question, "uncordon", {"nodes": list(question.nodes), **({"confirmation": typed} if typed else {})}, reason.strip())
+    elif question.kind == "cancel":
+        st.text("It stops after the step at hand and takes back what it can: nodes it cordoned are uncordoned, jobs it suspended are resumed. What was evicted stays evicted.")
+        if st.button("Cancel the operation", type="primary", key="ask-confirm"):
+            _send(question, "cancel", {"operation_id": question.operation_id}, "")
+    else:
+        _choice(question)
+
+
+def _choice(question: Question) -> None:
+    choice = question.choice
+    st.text(str(choice.get("label", "")))
+    parts.notes("ask-warning", [parts.note(str(choice["warning"]), "watch")] if choice.get("warning") else [])
+    wanted = str(choice.get("confirmation") or "")
+    typed = st.text_input(f"Type {plain(wanted)} to confirm", key="ask-typed") if wanted else ""
+    if st.button("Do this", type="primary", disabled=typed.strip() != wanted, key="ask-confirm"):
+        _send(question, "choose", {"operation_id": question.operation_id, "choice": str(choice.get("name")), "confirmation": typed.strip()}, "")
+
+
+def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str) -> None:
+    sent = _submit(question, kind, parameters, key=f"{question.key}-do", reason=reason)
+    if sent is not None:
+        question.sent, question.refusal = sent.id, ""
+        st.rerun()
+
+
+def _submit(question: Question, kind: str, parameters: dict[str, Any], *, key: str, reason: str) -> RequestRecord | None:
+    try:
+        return requests.submit(
+            context.engine(), context.cluster(), kind=kind, parameters=parameters, author=context.author(), reason=reason,
+            idempotency_key=key, now=context.now(),
+        )  # fmt: skip
+    except PitwallError as error:
+        parts.notes("ask-error", [parts.note(str(error), "act")])
+        return None
+
+
+def _await(question: Question, request_id: str, words_meanwhile: str) -> None:
+    """Looks for the answer each moment; a fragment of its own, so that the rest keeps what was typed."""
+
+    @st.fragment(run_every=ASK_AGAIN_SECONDS)
+    def look() -> None:
+        record = requests.request(context.engine(), context.cluster(), request_id)
+        if record is not None and record.state != "pending":
+            _answered(question, record)
+        waited = (context.now() - record.created_at).total_seconds() if record else 0.0
+        if waited < SLOW_SECONDS:
+            parts.notes("ask-wait", [parts.note(f"{words_meanwhile}…", "busy")])
+        else:
+            parts.notes("ask-wait", [parts.note(f"{words_meanwhile}: no answer yet. Is `pitwall worker` running? It was asked", "watch", at=words.milliseconds(record.created_at) if record else None)])  # fmt: skip
+
+    look()
+
+
+def _answered(question: Question, record: RequestRecord) -> None:
+    if record.kind != "preview":
+        if record.state == "accepted" and record.operation_id:
+            _close()
+            travel.follow(travel.operation(record.operation_id))
+        question.refusal = record.refusal
+        question.sent = None
+        question.key = uuid.uuid4().hex
+        question.previews.clear()
+    st.rerun()

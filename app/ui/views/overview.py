@@ -1,0 +1,100 @@
+"""Overview: in five seconds, is all well, whom does it hurt, where, and what is being done."""
+
+import streamlit as st
+
+from app.store.records import NodeRecord, OperationRecord, StatusRecord
+from app.ui import live, travel, words
+from app.ui.components import fleet_map, parts
+from app.ui.guard import guarded
+
+WORST_SHOWN = 20
+MAP_HEIGHT_PIXELS = 600
+
+
+@guarded
+def show() -> None:
+    fleet = live.fleet_frames()
+    if fleet is not None:
+        fleet_map.mount_names(fleet)
+    _live(fleet.version if fleet else None)
+
+
+@st.fragment(run_every=live.REFRESH_SECONDS)
+@guarded
+def _live(version: str | None) -> None:
+    fleet = live.fleet_frames()
+    if (fleet.version if fleet else None) != version:
+        st.rerun()  # other nodes: their names must come first
+    status, worst = live.status(), live.worst_nodes()
+    parts.figures("figures", figures_of(status))
+    if fleet is None:
+        parts.notes("empty", [parts.note(
+            "No node is known yet. Start `pitwall agent` on the nodes and `pitwall worker` beside this page; "
+            "the map appears with the first report.")])  # fmt: skip
+        return
+    left, right = st.columns([5, 3], gap="small")
+    with left:
+        fleet_map.mount_map(fleet, worst, height=MAP_HEIGHT_PIXELS)
+    with right:
+        under_way = [operation for operation in live.operations_page(open_only=True)]
+        if under_way:
+            operations_sheet(under_way)
+        worst_sheet(worst[:WORST_SHOWN], total=len(worst))
+
+
+def figures_of(status: StatusRecord) -> list[dict[str, object]]:
+    """The six numbers, in the order in which one asks them at night."""
+    counts = status.counts
+    failing, unknown = counts.nodes_by_health.get("Failing", 0), counts.nodes_by_health.get("Unknown", 0)
+    away = words.total(counts.nodes_by_service, "Cordoned", "Draining", "Drained", "Under repair")
+    return [
+        _figure("Jobs at risk", counts.jobs_at_risk, tone="act", of=f"of {counts.jobs_running:,} running",
+                help="Jobs with a rank on a node that is Failing or Unknown.", open=travel.to("jobs", show="at risk")),
+        _figure("Open incidents", counts.incidents_open, tone="watch", open=travel.to("incidents")),
+        _figure("Failing nodes", failing, tone="watch", of=f"of {counts.nodes:,}", open=travel.to("nodes", health="Failing")),
+        _figure("Unknown nodes", unknown, tone="blank", help="No recent report: neither healthy nor failing is known.",
+                open=travel.to("nodes", health="Unknown")),
+        _figure("Out of service", away, tone="quiet", note="cordoned, draining, drained, in repair", open=travel.to("nodes", service="Drained")),
+        {"label": "GPUs free", "value": f"{counts.gpus_free:,}", "of": f"of {counts.gpus_usable:,} usable",
+         "note": f"{counts.gpus:,} in all", "tone": "calm",
+         "help": "Usable: on nodes that are Ready, schedulable and neither Failing nor Unknown."},
+    ]  # fmt: skip
+
+
+def _figure(label: str, value: int, *, tone: str, **more: object) -> dict[str, object]:
+    return {"label": label, "value": f"{value:,}", "tone": tone if value else "calm", **more}
+
+
+def worst_sheet(worst: tuple[NodeRecord, ...], *, total: int) -> None:
+    rows = [
+        parts.row(node.name, {
+            "node": {"text": node.name, "open": travel.node(node.name), "second": node.health_reason or node.service_reason or "no cause given"},
+            "state": parts.state(*words.node_state(node.health, node.service)),
+            "age": words.milliseconds(node.health_since if node.health != "Healthy" else node.service_since),
+        }, node=node.name, open=travel.node(node.name))
+        for node in worst
+    ]  # fmt: skip
+    parts.sheet(
+        "worst", label="Worst nodes", title="Worst nodes", rows=rows, dense=True, height=460,
+        count=f"{len(rows)} of {total}" if total > len(rows) else "",
+        columns=[parts.column("node", "Node and cause", "two"), parts.column("state", "State", "state"),
+                 parts.column("age", "For", "age", right=True)],
+        empty="Every node is healthy and in service.",
+    )  # fmt: skip
+
+
+def operations_sheet(under_way: list[OperationRecord]) -> None:
+    rows = [
+        parts.row(operation.id, {
+            "what": {"text": f"{operation.kind.capitalize()} {operation.subject}", "open": travel.operation(operation.id), "second": operation.message},
+            "state": parts.state(operation.state, words.operation_tone(operation.state)),
+            "age": words.milliseconds(operation.created_at),
+        }, open=travel.operation(operation.id))
+        for operation in under_way[:5]
+    ]  # fmt: skip
+    parts.sheet(
+        "under-way", label="Operations under way", title="Under way", rows=rows, dense=True,
+        columns=[parts.column("what", "Operation", "two"), parts.column("state", "State", "state"),
+                 parts.column("age", "For", "age", right=True)],
+        empty="", more=f"and {len(under_way) - 5} more" if len(under_way) > 5 else None,
+    )  # fmt: skip
