@@ -43,10 +43,11 @@ FIRST_GPU = HEAD.size + EVENTS * EVENT.size
 
 
 class Driver:
-    """The shared memory that the C library answers from."""
+    """The shared memory that the C library answers from. `number` sets a node's GPUs apart."""
 
-    def __init__(self, directory: Path, library: Path) -> None:
+    def __init__(self, directory: Path, library: Path, *, number: int = 0) -> None:
         self.library_directory = library.parent
+        self.number = number
         self.state = directory / "nvml.state"
         self.state.write_bytes(bytes(FIRST_GPU + GPUS * GPU.size))
         with self.state.open("r+b") as file:
@@ -87,9 +88,17 @@ class Driver:
         start = FIRST_GPU + index * GPU.size + 24 * 4 + 8 * GPU_COUNTERS.index("calls")
         return int(struct.unpack_from("<Q", self._memory, start)[0])
 
-    @staticmethod
-    def uuid(index: int) -> str:
-        return f"GPU-00000000-0000-0000-0000-{index:012d}"
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process find this library and this memory."""
+        return {
+            "LD_LIBRARY_PATH": str(self.library_directory),
+            "PITWALL_TEST_NVML_STATE": str(self.state),
+            "PITWALL_TEST_NVML_NODE": str(self.number),
+        }
+
+    def uuid(self, index: int) -> str:
+        return f"GPU-00000000-0000-0000-{self.number:04d}-{index:012d}"
 
 
 class Ingest:
@@ -192,8 +201,7 @@ class Node:
         start_of_log = log.tell()
         environment = {
             **os.environ,
-            "LD_LIBRARY_PATH": str(self.driver.library_directory),
-            "PITWALL_TEST_NVML_STATE": str(self.driver.state),
+            **self.driver.environment,
             "PITWALL_CLUSTER": "test",
             "PITWALL_NODE": "node-1",
             "PITWALL_INGEST_URL": self.ingest.url,

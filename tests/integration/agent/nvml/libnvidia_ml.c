@@ -2,7 +2,8 @@
  *
  * The file named in PITWALL_TEST_NVML_STATE is mapped and holds `struct machine`; a test writes
  * to it from outside to switch faults while the agent runs. Layout and names are mirrored in
- * tests/integration/agent/conftest.py. WITHOUT_NEW_SYMBOLS builds an old driver. */
+ * tests/integration/agent/conftest.py. A number in PITWALL_TEST_NVML_NODE sets the GPUs of one node
+ * apart from those of another. WITHOUT_NEW_SYMBOLS builds an old driver. */
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,6 +83,11 @@ static int enter(struct gpu *gpu) {
 
 static int number_of(struct gpu *gpu) { return (int)(gpu - machine->gpu); }
 
+static int number_of_node(void) {
+    const char *text = getenv("PITWALL_TEST_NVML_NODE");
+    return text == NULL ? 0 : atoi(text);
+}
+
 int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     if (find() == NULL)
@@ -120,12 +126,13 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
     ENTER(handle);
-    snprintf(text, size, "GPU-00000000-0000-0000-0000-%012d", number_of(gpu));
+    snprintf(text, size, "GPU-00000000-0000-0000-%04d-%012d", number_of_node(),
+             number_of(gpu));
     return SUCCESS;
 }
 int nvmlDeviceGetSerial(void *handle, char *text, unsigned size) {
     ENTER(handle);
-    snprintf(text, size, "16530%08d", number_of(gpu));
+    snprintf(text, size, "16530%04d%04d", number_of_node(), number_of(gpu));
     return SUCCESS;
 }
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
