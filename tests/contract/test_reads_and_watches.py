@@ -249,31 +249,35 @@ def test_a_continue_token_that_has_expired_is_told_410(grounds):
 
 
 def test_a_reflector_lists_again_after_410_and_tells_what_vanished(grounds):
-    cluster = grounds.cluster
+    cluster, connection = grounds.cluster, grounds.cluster.connection
     make_event(grounds, "stays")
     make_event(grounds, "goes")
-    with following(cluster, EVENTS, watch_seconds=2) as (reflector, changes):
-        assert reflector.synced.wait(20)
+    original, opened = connection.stream, []
 
-        def present() -> set[str]:
-            held = {}
-            for change in list(changes):
-                if change.object.metadata.namespace == grounds.namespace:
-                    held[change.uid] = (
-                        "" if change.kind == "deleted" else change.object.metadata.name
-                    )
-            return {name for name in held.values() if name}
+    def stream(*args: Any, **options: Any) -> Any:
+        opened.append(1)
+        if len(opened) == 1:  # between the list and the watch, history moves on and is forgotten
+            cluster.delete(EVENTS.path("goes", namespace=grounds.namespace))
+            make_event(grounds, "comes")
+            cluster.create_pod(grounds.namespace, "other", **UNBOUND)
+            cluster.forget_history()
+        return original(*args, **options)
 
-        cluster.until(lambda: present() == {"stays", "goes"}, "both are told")
-        cluster.delete(EVENTS.path("goes", namespace=grounds.namespace))
-        make_event(grounds, "comes")
-        cluster.until(lambda: present() == {"stays", "comes"}, "the watch tells of it")
-        # The history moves on past the last event and is forgotten: the next watch is too old.
-        cluster.create_pod(grounds.namespace, "other", **UNBOUND)
-        cluster.forget_history()
-        cluster.until(lambda: reflector.lists_total == 2, "it lists again")
-        assert present() == {"stays", "comes"}
-        assert reflector.failing_since is None
+    connection.stream = stream
+    try:
+        with following(cluster, EVENTS, watch_seconds=2) as (reflector, changes):
+            told = lambda: [  # noqa: E731
+                (change.kind, change.object.metadata.name)
+                for change in list(changes)
+                if change.object.metadata.namespace == grounds.namespace
+            ]
+            cluster.until(lambda: ("added", "comes") in told(), "what is new is told")
+            assert reflector.lists_total == 2
+            assert set(told()[:2]) == {("added", "goes"), ("added", "stays")}
+            assert told()[2:] == [("deleted", "goes"), ("added", "comes")]
+            assert reflector.failing_since is None
+    finally:
+        del connection.stream
 
 
 def test_a_reflector_follows_pods_and_survives_forgotten_history(grounds):
