@@ -60,6 +60,7 @@ class FencedConnection(Connection):
     def __init__(self, connection: Connection, guard: Callable[[], object]) -> None:
         # The same pool, credentials and time-outs as the connection that is fenced.
         self.__dict__.update(connection.__dict__)
+        self._fenced = connection
         self._guard = guard
 
     def request(
@@ -76,7 +77,7 @@ class FencedConnection(Connection):
         """As Connection.request, after the guard has let a write pass."""
         if method != "GET":
             self._guard()
-        return super().request(
+        return self._fenced.request(
             method,
             path,
             body=body,
@@ -261,7 +262,7 @@ def _force_delete(
     As the pod garbage collector does for out-of-service nodes: first the phase is written Failed, so
     that the Job's controller counts it and takes its finalizer off, then the object is deleted at once.
     """
-    node: Node | None = get_object(connection, NODES, step.node)
+    node: Node | None = get_object(connection, NODES, step.node) if step.node else None
     if node is not None and is_ready(node):
         return Answer(
             "failed", f"{step.node} answers again: nothing is force-deleted.", outcome="refused"

@@ -4,7 +4,7 @@ import msgspec
 
 from app.operations.draft import RELEASE_MARGIN_SECONDS, Draft
 from app.operations.gang import force_deletes, power_off_offer, wait_offer
-from app.operations.model import EVICT, MovedPod, Observed, Offer, Step, Unit
+from app.operations.model import EVICT, FORCE_DELETE, MovedPod, Observed, Offer, Step, Unit
 from app.operations.survey import Surveyed, is_dead, retried_at
 from k8s.objects import is_pod_ready, is_terminal
 from k8s.view import ClusterView
@@ -37,6 +37,20 @@ def move_pods(draft: Draft, pods: list[Surveyed], *, observed: Observed) -> None
                 )
             )
             begun += len(draft.steps) - before
+
+
+def settle_claims(draft: Draft, *, view: ClusterView) -> None:
+    """Takes steps again whose answer was lost and whose pod is on its way out, or out, by now.
+
+    They find that out themselves; without it their rows would stay claimed and the audit incomplete.
+    """
+    for row in draft.operation.steps.values():
+        if row.name not in (EVICT, FORCE_DELETE) or row.state not in ("claimed", "waiting"):
+            continue
+        pod = view.pods.get(row.uid)
+        if pod is None or (row.name == EVICT and pod.metadata.deletion_timestamp is not None):
+            node = pod.spec.node_name if pod is not None else ""
+            draft.take(Step(row.name, row.target, row.uid, row.message, node=node))
 
 
 def block_pods(draft: Draft, pods: list[Surveyed]) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from app.operations.draft import Draft, summary
-from app.operations.eviction import block_pods, move_pods
+from app.operations.eviction import block_pods, move_pods, settle_claims
 from app.operations.gang import move_gang
 from app.operations.model import (
     CONFIRM_EMPTY,
@@ -130,6 +130,7 @@ def _wait_for_completion(draft: Draft, surveyed: list[Surveyed]) -> None:
 
 
 def _move(draft: Draft, surveyed: list[Surveyed], observed: Observed) -> None:
+    settle_claims(draft, view=observed.view)
     gangs: dict[str, list[Surveyed]] = {}
     for found in surveyed:
         if found.workload is not None and found.way == "restart":

@@ -5,6 +5,7 @@ the node is Failing: a condemned node stays out, and the message says so.
 """
 
 from app.operations.draft import Draft, summary
+from app.operations.eviction import settle_claims
 from app.operations.gang import leave_offer, take_resume
 from app.operations.model import (
     CORDON,
@@ -26,6 +27,7 @@ def retreat(
     operation: Operation, draft: Draft, *, observed: Observed, progress: Progress
 ) -> Decision:
     """The next step back, or the end. Jobs come first, nodes after them."""
+    settle_claims(draft, view=observed.view)
     _resume_ours(operation, draft, observed=observed)
     if draft.steps or draft.blocks or draft.waits or draft.held:
         return draft.decision(progress)

@@ -5,10 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 
 from app.operations.lease import LeaseKeeper, holder_name
@@ -23,10 +25,13 @@ from app.store.records import OperationRecord, RequestRecord
 from app.store.requests import request, submit
 from app.store.tables import Node
 from k8s.client import Connection, connect
+from k8s.objects import is_ready
 from k8s.view import ClusterView, ClusterWatcher
 
 CLUSTER = "test"
 PATIENCE_SECONDS = 30.0
+# Alembic keeps its context in globals: one migration at a time in a process.
+_MIGRATING = threading.Lock()
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
 
@@ -75,7 +80,7 @@ class Driver:
         self.desk = RequestDesk(
             world.engine,
             settings=world.settings,
-            view=world.watcher.view,
+            view=world.seen,
             lease=self.lease,
             clock=world.clock,
         )
@@ -83,7 +88,7 @@ class Driver:
             world.engine,
             CLUSTER,
             connection=world.connection,
-            view=world.watcher.view,
+            view=world.seen,
             lease=self.lease,
             clock=world.clock,
             calls_at_once=1,
@@ -114,7 +119,8 @@ class World:
 
     def __init__(self, server: ServerThread, directory: Path, **settings: Any) -> None:
         url = f"sqlite:///{directory / 'store.db'}"
-        migrate(url)
+        with _MIGRATING:
+            migrate(url)
         self.engine = open_store(url)
         values = {
             "cluster": CLUSTER,
@@ -136,6 +142,26 @@ class World:
     def clock(self) -> datetime:
         """The worker's clock, which a test can put forward."""
         return datetime.fromtimestamp(time.time() + self.offset_seconds, UTC)
+
+    def seen(self) -> ClusterView:
+        """The view as the worker sees it: heard from lately by the worker's own clock."""
+        view = self.watcher.view()
+        if view.observed_at is None:
+            return view
+        return replace(view, observed_at=view.observed_at + timedelta(seconds=self.offset_seconds))
+
+    def kill_node(self, node: str) -> None:
+        """Lets a node die, and has the cluster say so without the 40 s that its controller waits."""
+        fault = {"node": node, "kind": "node-dead"}
+        httpx.post(f"{self.server.control_url}/simulator/faults", json=fault).raise_for_status()
+        unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+        self.people.request(
+            "PATCH",
+            f"/api/v1/nodes/{node}/status",
+            body={"status": {"conditions": [unknown]}},
+            content_type="application/strategic-merge-patch+json",
+        )
+        self.wait(lambda view: not is_ready(view.nodes[node]))
 
     def close(self) -> None:
         self.watcher.stop()
@@ -294,15 +320,18 @@ class World:
         return met
 
 
-def stop_at(wanted: int) -> Boundary:
-    """A boundary that kills the worker at the wanted crossing, counted from 0."""
-    crossed = iter(range(1_000_000))
+class Crossings:
+    """Counts the boundaries that a worker crosses, and kills it at one of them."""
 
-    def cross(where: str, operation: Operation, step: Step) -> None:
-        if next(crossed) == wanted:
-            raise Killed(f"{where} {step.name} {step.target}")
+    def __init__(self, kill_at: int | None = None) -> None:
+        self.names: list[str] = []
+        self._kill_at = kill_at
 
-    return cross
+    def cross(self, where: str, operation: Operation, step: Step) -> None:
+        """To be given to a Driver as at_boundary."""
+        self.names.append(f"{where} {step.name}")
+        if len(self.names) - 1 == self._kill_at:
+            raise Killed(self.names[-1])
 
 
 @contextmanager

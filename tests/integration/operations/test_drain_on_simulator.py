@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
-from operation_world import ENDED, Driver, Killed, World, stop_at, world_of
+from operation_world import ENDED, Driver, World, world_of
 
 from k8s.nodes import read_hold
 
@@ -134,15 +134,7 @@ def test_a_gang_with_a_pod_on_a_dead_node_blocks_and_ends_by_a_persons_word(worl
     uid = world.create_job("llm", ranks=2)
     pods = world.wait(world.running(uid, 2))
     dying, draining = pods[0].spec.node_name, pods[1].spec.node_name
-    world.server.simulation.kill_node(dying) if hasattr(
-        world.server.simulation, "kill_node"
-    ) else _control(world, "node-dead", dying)
-    world.wait(
-        lambda view: any(
-            c.type == "Ready" and c.status != "True" for c in view.nodes[dying].status.conditions
-        ),
-        seconds=90,
-    )
+    world.kill_node(dying)
     driver = Driver(world)
     operation_id = world.drain(driver, draining)
     driver.run_until(lambda: world.state(operation_id) == "Waiting")
@@ -162,15 +154,6 @@ def test_a_gang_with_a_pod_on_a_dead_node_blocks_and_ends_by_a_persons_word(worl
     driver.run_until(lambda: world.state(operation_id) in ENDED)
     assert world.state(operation_id) == "Succeeded", world.describe()
     assert world.operation(operation_id).workloads_state[uid]["verdict"] == "Returned"
-
-
-def _control(world: World, kind: str, node: str) -> None:
-    import httpx
-
-    answer = httpx.post(
-        f"{world.server.control_url}/simulator/faults", json={"node": node, "kind": kind}
-    )
-    answer.raise_for_status()
 
 
 def test_fifty_requests_for_one_node_make_one_operation(world: World) -> None:
@@ -276,56 +259,3 @@ def test_a_limit_holds_for_force_too(world: World) -> None:
     refused = world.answer(driver, "drain", nodes=nodes[:3], force=True)
     assert refused.refusal_code == "limit"
     assert "2 are allowed" in refused.refusal
-
-
-def test_a_worker_killed_at_every_step_evicts_and_restarts_nothing_twice(tmp_path: Path) -> None:
-    boundary, reached = 0, True
-    while reached:
-        folder = tmp_path / str(boundary)
-        folder.mkdir()
-        with world_of(folder) as world:
-            reached = _drain_killed_at(world, boundary)
-        boundary += 1
-    assert boundary > 8
-
-
-def _drain_killed_at(world: World, boundary: int) -> bool:
-    """Drains a node with a gang rank and a lone pod, killed once; False when it ended before the boundary."""
-    gang = world.create_job("llm", ranks=2)
-    where = {pod.spec.node_name for pod in world.wait(world.running(gang, 2))}
-    node = sorted(where)[0]
-    alone = world.create_job(
-        "side",
-        ranks=1,
-        gang=False,
-        spec={
-            "nodeSelector": {"kubernetes.io/hostname": node},
-            "containers": [{"name": "side", "image": "side"}],
-        },
-    )
-    world.wait(world.running(alone, 1))
-    driver = Driver(world, stop_at(boundary))
-    operation_id = world.drain(driver, node)
-    killed = False
-    try:
-        driver.run_until(
-            lambda: (
-                world.operation(operation_id).nodes_state.get(node) == "Drained"
-                and world.operation(operation_id).workloads_state[gang]["verdict"] == "Returned"
-            )
-        )
-    except Killed:
-        killed = True
-        world.offset_seconds = 25  # the dead worker's lease has ended
-        again = Driver(world)
-        again.run_until(
-            lambda: (
-                world.operation(operation_id).nodes_state.get(node) == "Drained"
-                and world.operation(operation_id).workloads_state[gang]["verdict"] == "Returned"
-            )
-        )
-    assert all(count == 1 for count in world.connection.evictions().values())
-    assert world.connection.evictions()
-    assert set(world.connection.suspensions(True).values()) == {1}
-    assert set(world.connection.suspensions(False).values()) == {1}
-    return killed

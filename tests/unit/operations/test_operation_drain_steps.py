@@ -419,3 +419,13 @@ def test_a_node_that_was_removed_needs_no_draining():
     ended = decide(operation("a"), view(node("b")))
     assert isinstance(ended, Ended)
     assert ended.progress.nodes_state == {"a": "Removed"}
+
+
+@pytest.mark.parametrize(
+    "left", [(), (pod("llm-x", "a", deleted_at=at(30)),)], ids=["gone", "terminating"]
+)
+def test_an_eviction_whose_answer_was_lost_is_looked_at_again(left):
+    claimed = StepRow("evict", "Pod/team-a/llm-x", "pod-llm-x", "claimed", started_at=NOW)
+    work = operation("a", done=EMPTY, rows=(claimed,))
+    decision = decide(work, view(a(), job(gang=False), *left))
+    assert taken(decision) == [("evict", "pod-llm-x")]

@@ -1,0 +1,106 @@
+"""Stock and rate: what may be out of service at once, and within an hour."""
+
+import pytest
+from cluster_builders import node, view
+
+from app.limits import LimitSettings, judge_limits
+from app.operations.service import Holding, service_of
+
+
+def fleet(size, *, cordoned=0, dead=0):
+    nodes = [
+        node(f"n{i}", cordoned=i < cordoned, ready=not cordoned <= i < cordoned + dead)
+        for i in range(size)
+    ]
+    return view(*nodes)
+
+
+def judge(seen, *nodes, held=(), taken=0, **settings):
+    return judge_limits(
+        set(nodes),
+        view=seen,
+        held=set(held),
+        taken_in_window=taken,
+        settings=LimitSettings(
+            **{"max_drains_per_hour_ratio": 1.0, "max_drains_per_hour": 100, **settings}
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "cordoned", "dead", "wanted", "verdict"),
+    [
+        (4, 0, 0, ("n3",), "warned"),  # one of four, though 10 % is no whole node
+        (4, 0, 0, ("n2", "n3"), "refused"),
+        (4, 1, 0, ("n3",), "refused"),  # somebody else's cordon counts
+        (4, 0, 1, ("n3",), "refused"),  # so does a dead node
+        (4, 1, 0, ("n0",), "warned"),  # which is out already: nothing gets worse
+        (4, 3, 0, ("n0", "n1"), "warned"),
+        (40, 0, 0, ("n1", "n2", "n3"), "ok"),
+        (40, 0, 0, ("n1", "n2", "n3", "n4"), "warned"),
+        (40, 0, 0, ("n1", "n2", "n3", "n4", "n5"), "refused"),
+        (30, 0, 0, ("n1", "n2", "n3"), "warned"),  # 10 % of 30 is 3 in spite of binary fractions
+    ],
+)
+def test_the_stock_limit_counts_what_the_cluster_says(size, cordoned, dead, wanted, verdict):
+    limits = judge(fleet(size, cordoned=cordoned, dead=dead), *wanted)
+    assert limits.verdict == verdict
+    assert bool(limits.refusal) == (verdict == "refused")
+
+
+def test_nodes_of_accepted_operations_count_before_they_are_cordoned():
+    assert judge(fleet(20), "n1", held=("n5",)).verdict == "warned"
+    assert judge(fleet(20), "n1", held=("n5", "n6")).verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    ("size", "taken", "verdict"),
+    [
+        (64, 0, "ok"),
+        (64, 1, "warned"),
+        (64, 2, "refused"),
+        (2000, 9, "warned"),
+        (2000, 10, "refused"),
+        (8, 0, "warned"),
+        (8, 1, "refused"),
+    ],
+)
+def test_the_rate_limit_is_the_lower_of_share_and_number(size, taken, verdict):
+    limits = judge(
+        fleet(size),
+        "n1",
+        taken=taken,
+        max_drains_per_hour=10,
+        max_drains_per_hour_ratio=0.02,
+        max_unavailable_nodes_ratio=0.5,
+    )
+    assert limits.verdict == verdict
+
+
+def test_a_limit_of_zero_allows_nothing():
+    assert judge(fleet(8), "n1", max_unavailable_nodes_ratio=0).verdict == "refused"
+    assert judge(fleet(8), "n1", max_drains_per_hour=0).verdict == "refused"
+
+
+HOLD = '{"operation": "op1", "was_unschedulable": false}'
+
+
+@pytest.mark.parametrize(
+    ("seen", "open_state", "ended_state", "service"),
+    [
+        (node("a"), None, None, "In service"),
+        (node("a", cordoned=True), None, None, "Cordoned"),
+        (node("a"), "Cordoning", None, "Draining"),
+        (node("a", cordoned=True, hold=HOLD), "Draining", None, "Draining"),
+        (node("a", cordoned=True, hold=HOLD), "Drained", None, "Drained"),
+        (node("a", cordoned=True, hold=HOLD), None, "Drained", "Drained"),
+        (node("a", cordoned=True, hold=HOLD), None, "Draining", "Cordoned"),
+        (node("a", hold=HOLD), None, "Drained", "In service"),
+    ],
+)
+def test_a_nodes_service_follows_its_operation_and_its_cordon(
+    seen, open_state, ended_state, service
+):
+    holding = Holding("op1", "drain", open_state, True) if open_state else None
+    ended = {"op1/a": Holding("op1", "drain", ended_state, False)} if ended_state else {}
+    assert service_of(seen, holding, ended).state == service
