@@ -98,7 +98,7 @@ class Registry:
         resource = BY_PLURAL[plural]
         metadata = obj["metadata"]
         if resource.namespaced:
-            self._check_namespace(resource, metadata)
+            self.check_namespace(resource, metadata)
         if not metadata.get("name"):
             metadata["name"] = self._generate_name(resource, metadata)
         key = key_of(obj)
@@ -120,7 +120,8 @@ class Registry:
         except Taken as error:
             raise failures.already_exists(plural, resource.group, key[1]) from error
 
-    def _check_namespace(self, resource: Resource, metadata: Object) -> None:
+    def check_namespace(self, resource: Resource, metadata: Object) -> None:
+        """Raises ApiFailure when nothing may be created there: 404 without it, 403 while it ends."""
         name = metadata.get("namespace") or "default"
         metadata["namespace"] = name
         record = self.store.get("namespaces", ("", name))

@@ -7,6 +7,7 @@ from app.simulator.controllers.conditions import put_condition
 from app.simulator.controllers.heartbeats import Heartbeats
 from app.simulator.controllers.job_pods import build_pod, is_indexed
 from app.simulator.controllers.kubelet import write_running
+from app.simulator.controllers.replicas import daemon_pod_of, pod_of, replica_set_of
 from app.simulator.hosts import Host, Hosts
 from app.simulator.registry import Registry
 from app.simulator.store import Object, clone
@@ -41,33 +42,7 @@ def start_daemons(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
         template = daemon_set(name, image, namespace=DAEMON_NAMESPACE)
         owner = registry.create("daemonsets", template, created_at=since).object
         for host in hosts.by_name.values():
-            pod = owned_pod(owner, host.name)
-            _run(registry, pod, host, since=since)
-
-
-def owned_pod(owner: Object, node: str) -> Object:
-    """A pod of a DaemonSet or ReplicaSet, bound to a node."""
-    template = clone(owner["spec"]["template"])
-    metadata = owner["metadata"]
-    template["spec"]["nodeName"] = node
-    return {
-        "metadata": {
-            "generateName": f"{metadata['name']}-",
-            "namespace": metadata["namespace"],
-            "labels": dict(template["metadata"]["labels"]),
-            "ownerReferences": [
-                {
-                    "apiVersion": owner["apiVersion"],
-                    "kind": owner["kind"],
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
-        },
-        "spec": template["spec"],
-    }
+            _run(registry, daemon_pod_of(owner, host.name), host, since=since)
 
 
 def start_workload(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
@@ -83,37 +58,12 @@ def start_workload(registry: Registry, hosts: Hosts, *, now: datetime) -> None:
         owner = registry.create("deployments", deployment, created_at=since).object
         registry.create("poddisruptionbudgets", budget, created_at=since)
         replica_set = registry.create(
-            "replicasets", _replica_set(registry, owner), created_at=since
+            "replicasets", replica_set_of(owner, registry.identity), created_at=since
         ).object
         for host in floor.service:
-            _run(registry, owned_pod(replica_set, host.name), host, since=since)
-
-
-def _replica_set(registry: Registry, deployment: Object) -> Object:
-    metadata, spec = deployment["metadata"], deployment["spec"]
-    suffix = registry.identity.suffix("rs", metadata["uid"], length=9)
-    return {
-        "metadata": {
-            "name": f"{metadata['name']}-{suffix}",
-            "namespace": metadata["namespace"],
-            "labels": dict(spec["template"]["metadata"]["labels"]),
-            "ownerReferences": [
-                {
-                    "apiVersion": "apps/v1",
-                    "kind": "Deployment",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
-        },
-        "spec": {
-            "replicas": spec["replicas"],
-            "selector": spec["selector"],
-            "template": clone(spec["template"]),
-        },
-    }
+            pod = pod_of(replica_set)
+            pod["spec"]["nodeName"] = host.name
+            _run(registry, pod, host, since=since)
 
 
 def _start_job(registry: Registry, placed: Placed, *, now: datetime) -> None:

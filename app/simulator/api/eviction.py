@@ -5,6 +5,7 @@ from app.simulator.api.selectors import labels_match, parse_label_selector
 from app.simulator.clock import as_rfc3339
 from app.simulator.controllers.conditions import find_condition, put_condition
 from app.simulator.registry import DeleteOptions, Registry
+from app.simulator.resources import BY_PLURAL
 from app.simulator.store import Object, Record
 
 VIOLATES = "Cannot evict pod as it would violate the pod's disruption budget."
@@ -20,8 +21,10 @@ def evict(
     """Evict a pod.
 
     Raises:
-        ApiFailure: 409 when a precondition fails, 429 by a budget, 500 under several budgets.
+        ApiFailure: 403 in a namespace that ends, since an eviction is created; 409 when a
+            precondition fails, 429 by a budget, 500 under several budgets.
     """
+    registry.check_namespace(BY_PLURAL["pods"], {**pod.object["metadata"]})
     name = pod.key[1]
     metadata = pod.object["metadata"]
     if options.uid is not None and options.uid != metadata["uid"]:

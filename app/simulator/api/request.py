@@ -89,11 +89,11 @@ class Target:
                 if self.name:
                     return "get"
                 return "watch" if request.query.get("watch") in ("1", "true") else "list"
-            case "POST":
+            case "POST" if self.name is None or self.subresource is not None:
                 return "create"
-            case "PUT":
+            case "PUT" if self.name:
                 return "update"
-            case "PATCH":
+            case "PATCH" if self.name:
                 return "patch"
             case "DELETE":
                 return "delete" if self.name else "deletecollection"

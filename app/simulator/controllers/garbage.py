@@ -24,6 +24,7 @@ class GarbageCollector:
         self._queue = WorkQueue(schedule, self._look_at)
         for plural in _STORED:
             registry.collection(plural).listeners.append(self._on_change)
+        registry.collection("pods").listeners.append(self._on_pod)
         registry.collection("nodes").listeners.append(self._on_node)
 
     def _on_change(self, event: Event) -> None:
@@ -44,8 +45,15 @@ class GarbageCollector:
                 self._queue.add(f"held {where}")
             if event.kind == "namespaces":
                 self._queue.add(f"namespace {metadata['name']}")
-            if event.kind == "pods" and obj["spec"].get("nodeName"):
-                self._queue.add(f"node {obj['spec']['nodeName']}")
+
+    def _on_pod(self, event: Event) -> None:
+        node = event.record.object["spec"].get("nodeName")
+        if not node or event.type == "DELETED":
+            return
+        if self._registry.get("nodes", ("", node)) is None:
+            self._queue.add(f"node {node}", delay_seconds=LOST_NODE_SECONDS)
+        elif is_terminating(event.record.object):
+            self._queue.add(f"node {node}")
 
     def _on_node(self, event: Event) -> None:
         if event.type == "DELETED":

@@ -7,6 +7,7 @@ from app.simulator.controllers.pods import (
     is_terminating,
     selects_node,
 )
+from app.simulator.identity import Identity
 from app.simulator.registry import DeleteOptions, Registry, controller_of, key_of
 from app.simulator.store import Event, Key, Object, clone
 
@@ -89,7 +90,7 @@ class ReplicaControllers:
             else:
                 placed[node] = pod
         for node in sorted(nodes - placed.keys()):
-            self._create_daemon(owner, node)
+            self._registry.create("pods", daemon_pod_of(owner, node))
         running = [pod for pod in placed.values() if not is_terminating(pod)]
         ready = sum(1 for pod in running if is_ready(pod))
 
@@ -106,20 +107,12 @@ class ReplicaControllers:
 
         self._registry.modify("daemonsets", key, write)
 
-    def _create_daemon(self, owner: Object, node: str) -> None:
-        pod = _pod_of(owner, "apps/v1", "DaemonSet")
-        pod["spec"] |= {
-            "nodeName": node,
-            "tolerations": [*(pod["spec"].get("tolerations") or ()), *_DAEMON_TOLERATIONS],
-        }
-        self._registry.create("pods", pod)
-
     def _sync_replicas(self, key: Key, owner: Object) -> None:
         pods = self._registry.owned("pods", owner["metadata"]["uid"])
         active = [one for one in pods if not is_terminal(one) and not is_terminating(one)]
         wanted = owner["spec"]["replicas"]
         for _ in range(wanted - len(active)):
-            self._registry.create("pods", _pod_of(owner, "apps/v1", "ReplicaSet"))
+            self._registry.create("pods", pod_of(owner))
         for pod in sorted(active, key=is_ready)[: max(0, len(active) - wanted)]:
             self._delete(pod)
         ready = sum(1 for one in active if is_ready(one))
@@ -130,20 +123,7 @@ class ReplicaControllers:
         metadata, spec = owner["metadata"], owner["spec"]
         sets = self._registry.owned("replicasets", metadata["uid"])
         if not sets:
-            name = f"{key[1]}-{self._registry.identity.suffix('rs', metadata['uid'], length=9)}"
-            replica_set = {
-                "metadata": {
-                    "name": name,
-                    "namespace": key[0],
-                    "labels": dict((spec["template"].get("metadata") or {}).get("labels") or {}),
-                    "ownerReferences": [_reference(owner, "apps/v1", "Deployment")],
-                },
-                "spec": {
-                    "replicas": spec["replicas"],
-                    "selector": spec["selector"],
-                    "template": clone(spec["template"]),
-                },
-            }
+            replica_set = replica_set_of(owner, self._registry.identity)
             self._registry.create("replicasets", replica_set)
             return
         replica_set = sets[0]
@@ -185,11 +165,11 @@ def _write_replicas(
     registry.modify(plural, key, write)
 
 
-def _reference(owner: Object, api_version: str, kind: str) -> Object:
+def _reference(owner: Object) -> Object:
     metadata = owner["metadata"]
     return {
-        "apiVersion": api_version,
-        "kind": kind,
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
         "name": metadata["name"],
         "uid": metadata["uid"],
         "controller": True,
@@ -197,7 +177,27 @@ def _reference(owner: Object, api_version: str, kind: str) -> Object:
     }
 
 
-def _pod_of(owner: Object, api_version: str, kind: str) -> Object:
+def replica_set_of(deployment: Object, identity: Identity) -> Object:
+    """The ReplicaSet of a Deployment's only revision."""
+    metadata, spec = deployment["metadata"], deployment["spec"]
+    suffix = identity.suffix("rs", metadata["uid"], length=9)
+    return {
+        "metadata": {
+            "name": f"{metadata['name']}-{suffix}",
+            "namespace": metadata["namespace"],
+            "labels": dict((spec["template"].get("metadata") or {}).get("labels") or {}),
+            "ownerReferences": [_reference(deployment)],
+        },
+        "spec": {
+            "replicas": spec["replicas"],
+            "selector": spec["selector"],
+            "template": clone(spec["template"]),
+        },
+    }
+
+
+def pod_of(owner: Object) -> Object:
+    """The next pod of a ReplicaSet or DaemonSet, not bound yet."""
     template = clone(owner["spec"]["template"])
     metadata = template.get("metadata") or {}
     return {
@@ -206,7 +206,15 @@ def _pod_of(owner: Object, api_version: str, kind: str) -> Object:
             "namespace": owner["metadata"]["namespace"],
             "labels": dict(metadata.get("labels") or {}),
             "annotations": dict(metadata.get("annotations") or {}),
-            "ownerReferences": [_reference(owner, api_version, kind)],
+            "ownerReferences": [_reference(owner)],
         },
         "spec": template["spec"],
     }
+
+
+def daemon_pod_of(owner: Object, node: str) -> Object:
+    """A DaemonSet's pod for a node, which it names outright."""
+    pod = pod_of(owner)
+    tolerations = [*(pod["spec"].get("tolerations") or ()), *_DAEMON_TOLERATIONS]
+    pod["spec"] |= {"nodeName": node, "tolerations": clone(tolerations)}
+    return pod
