@@ -1,0 +1,209 @@
+"""The worker: watches Kubernetes, answers requests, carries operations out. The composition root.
+
+Any number may run; the one that holds the lease acts, the others keep their watches warm and stand by.
+Jobs are few and coarse, in memory, each with a misfire grace of its own: APScheduler's default of one
+second loses firings under load (facts/store.md).
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import Engine
+
+from app.errors import PitwallError, SettingsError
+from app.operations.lease import CALL_SECONDS, RENEW_SECONDS, LeaseKeeper, LeaseLost, holder_name
+from app.operations.reconciler import Reconciler
+from app.operations.requests import RequestDesk
+from app.settings import Settings
+from app.store.engine import check_schema, open_store
+from app.worker_chores import Chores
+from app.worker_sources import Source, SourceBoard, answering_source, kubernetes_source
+from app.worker_sync import ClusterSync
+from collectors.prometheus import DcgmSource
+from k8s.client import Connection, connect
+from k8s.errors import ConfigurationError
+from k8s.view import ClusterWatcher
+
+log = structlog.get_logger()
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = CALL_SECONDS - CONNECT_SECONDS
+MISFIRE_GRACE_SECONDS = 60
+THREADS = 8
+
+REQUESTS_SECONDS = 0.2
+OPERATIONS_SECONDS = 0.5
+SYNC_SECONDS = 1.0
+CHORES_SECONDS = 2.0
+SOURCES_SECONDS = 2.0
+PROMETHEUS_SECONDS = 15.0
+RETENTION_SECONDS = 3600.0
+
+
+def utc_now() -> datetime:
+    """Now, as an aware UTC time."""
+    return datetime.now(UTC)
+
+
+class Worker:
+    """Everything of one worker, put together; start, then stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: Engine,
+        watching: Connection,
+        acting: Connection,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """watching: for lists and watches; acting: for calls, with time-outs within the lease's margin."""
+        self.settings = settings
+        self.watcher = ClusterWatcher(watching)
+        self.lease = LeaseKeeper(engine, settings.cluster, holder=holder_name(), clock=clock)
+        self.desk = RequestDesk(
+            engine, settings=settings, view=self.watcher.view, lease=self.lease, clock=clock
+        )
+        self.reconciler = Reconciler(
+            engine,
+            settings.cluster,
+            connection=acting,
+            view=self.watcher.view,
+            lease=self.lease,
+            clock=clock,
+        )
+        self.sync = ClusterSync(engine, settings=settings, watcher=self.watcher, clock=clock)
+        self.chores = Chores(engine, settings=settings, clock=clock)
+        self._board = SourceBoard(engine, settings.cluster, clock=clock)
+        self._clock = clock
+        self._prometheus = (
+            DcgmSource(settings.prometheus_url) if settings.prometheus_url is not None else None
+        )
+        self._active = False
+        self._failing: dict[str, str] = {}
+        self._scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(THREADS)},
+            job_defaults={
+                "coalesce": True,
+                "max_instances": 1,
+                "misfire_grace_time": MISFIRE_GRACE_SECONDS,
+            },
+            timezone=UTC,
+        )
+
+    def start(self) -> None:
+        """Starts the watches and the jobs; returns at once."""
+        # A job that runs longer than its interval is no news: it is coalesced.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self.watcher.start()
+        self._guarded("lease", self._renew)()
+        for name, call, seconds in (
+            ("lease", self._renew, RENEW_SECONDS),
+            ("requests", self.desk.tick, REQUESTS_SECONDS),
+            ("operations", self.reconciler.tick, OPERATIONS_SECONDS),
+            ("sync", self._when_active(self.sync.tick), SYNC_SECONDS),
+            ("chores", self._when_active(self.chores.tick), CHORES_SECONDS),
+            ("sources", self._when_active(self._show_sources), SOURCES_SECONDS),
+            ("prometheus", self._when_active(self._ask_prometheus), PROMETHEUS_SECONDS),
+            ("retention", self._when_active(self.chores.retain), RETENTION_SECONDS),
+        ):
+            self._scheduler.add_job(
+                self._guarded(name, call),
+                "interval",
+                seconds=seconds,
+                id=name,
+                next_run_time=utc_now(),
+            )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Ends the jobs after what they are at, gives the lease back, ends the watches."""
+        self._scheduler.shutdown(wait=True)
+        self.reconciler.close()
+        self._guarded("lease", self.lease.give_back)()
+        self.watcher.stop()
+        if self._prometheus is not None:
+            self._prometheus.close()
+
+    def _renew(self) -> None:
+        active = self.lease.renew() is not None
+        if active != self._active:
+            log.info("worker is active" if active else "worker stands by")
+            self._active = active
+            self.sync.forget()
+
+    def _when_active(self, call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: call() if self.lease.held() is not None else None
+
+    def _guarded(self, name: str, call: Callable[[], object]) -> Callable[[], None]:
+        """A job that fails says so once, is tried at its next turn, and says when it goes again."""
+
+        def run() -> None:
+            try:
+                call()
+            except LeaseLost as lost:
+                log.warning("lease lost", job=name, reason=str(lost))
+            except PitwallError as error:
+                self._failed(name, str(error))
+            except Exception as error:
+                if name not in self._failing:
+                    log.exception("worker's job failed", job=name)
+                self._failing[name] = str(error)
+            else:
+                if self._failing.pop(name, None) is not None:
+                    log.info("worker's job goes again", job=name)
+
+        return run
+
+    def _failed(self, name: str, message: str) -> None:
+        if name not in self._failing:
+            log.warning("worker's job failed", job=name, error=message)
+        self._failing[name] = message
+
+    def _show_sources(self) -> None:
+        now = self._clock()
+        failing = "; ".join(f"{job}: {error}" for job, error in sorted(self._failing.items()))
+        worker = Source("worker", "late" if failing else "ok", failing, now)
+        self._board.show([kubernetes_source(self.watcher, now), worker])
+
+    def _ask_prometheus(self) -> None:
+        if self._prometheus is None:
+            return
+        before = self._board.last_ok_at("prometheus")
+        answers = self._prometheus.is_answering()
+        self._board.show(
+            [answering_source("prometheus", answers, before=before, now=self._clock())]
+        )
+
+
+def run(settings: Settings) -> None:
+    """Runs a worker until SIGINT or SIGTERM.
+
+    Raises SettingsError when the kubeconfig can't be used, StoreError when the store is not of this release.
+    """
+    engine = open_store(settings.store_url)
+    check_schema(engine)
+    try:
+        watching = connect(settings.kubeconfig)
+        acting = connect(
+            settings.kubeconfig,
+            connect_timeout_seconds=CONNECT_SECONDS,
+            read_timeout_seconds=READ_SECONDS,
+        )
+    except ConfigurationError as error:
+        raise SettingsError(str(error)) from error
+    worker = Worker(settings, engine=engine, watching=watching, acting=acting)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    worker.start()
+    log.info("worker started", cluster=settings.cluster)
+    stop.wait()
+    worker.stop()
+    engine.dispose()
