@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,11 +28,16 @@ def rfc3339(moment: datetime) -> str:
 
 @dataclass
 class Cluster:
-    """forget_history: drop all old versions; restart_api_server: None where it can not be done."""
+    """One of the two kinds of cluster.
+
+    forget_history: drop all old versions. holding_controllers: while it lasts, no controller acts on
+    budgets. stop_api_server, start_api_server: None where that can not be done.
+    """
 
     kind: Literal["simulator", "real"]
     connection: Connection
     forget_history: Callable[[], None]
+    holding_controllers: Callable[[], AbstractContextManager[None]]
     stop_api_server: Callable[[], None] | None = None
     start_api_server: Callable[[], None] | None = None
     has_controllers: bool = True

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,23 @@ from cluster import Cluster
 from control_plane import ControlPlane
 from kubelet import Grounds
 
+from app.simulator.registry import Registry
 from app.simulator.server import serve_in_thread
 from k8s.client import connect
 
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def _unplugged(registry: Registry) -> Iterator[None]:
+    """Nobody is told of budgets while this lasts."""
+    listeners = registry.collection("poddisruptionbudgets").listeners
+    held = list(listeners)
+    listeners.clear()
+    try:
+        yield
+    finally:
+        listeners.extend(held)
 
 
 @pytest.fixture(scope="session", params=["simulator", "real"])
@@ -29,6 +43,7 @@ def cluster(
                 "simulator",
                 connect(served.kubeconfig),
                 forget_history=lambda: served.simulation.store.compact() and None,
+                holding_controllers=lambda: _unplugged(served.simulation.registry),
             )
         return
     named = os.environ.get("KUBEBUILDER_ASSETS")
@@ -44,6 +59,7 @@ def cluster(
             "real",
             plane.connection(),
             forget_history=plane.compact,
+            holding_controllers=plane.holding_controllers,
             stop_api_server=plane.stop_api_server,
             start_api_server=plane.start_api_server,
             has_controllers=plane.has_controllers,

@@ -7,10 +7,13 @@ are. All state lives in one folder; everything is stopped by its own process.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from k8s.client import Connection, connect
@@ -109,6 +112,16 @@ class ControlPlane:
         """Makes etcd forget all versions but the last, as the API server does every five minutes."""
         revision = self._etcd("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
         self._etcd("/v3/kv/compaction", {"revision": revision, "physical": True})
+
+    @contextmanager
+    def holding_controllers(self) -> Iterator[None]:
+        """The controller manager stands still while this lasts."""
+        process = self._processes["kube-controller-manager"]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         for name in list(self._processes)[::-1]:
