@@ -42,7 +42,10 @@ def node_state(health: str, service: str) -> tuple[str, str]:
     return word, node_tone(health, service)
 
 
-def health_tone(health: str) -> str:
+def health_tone(health: str, service: str = "In service") -> str:
+    """The tone of a node's or GPU's health; quiet once the node is being taken care of."""
+    if health in {"Failing", "Unknown"} and (service in OUT_OF_SERVICE or service == "Draining"):
+        return "quiet"
     return _HEALTH_TONES.get(health, "blank")
 
 

@@ -130,6 +130,12 @@ def beat(url: str, *, cluster: str = CLUSTER) -> None:
         connection.execute(
             update(source).where(source.c.cluster == cluster, source.c.state == "ok").values(last_ok_at=now)
         )
+        node = table_of(Node)
+        connection.execute(
+            update(node)
+            .where(node.c.cluster == cluster, node.c.health != "Unknown")
+            .values(observed_at=now, kubernetes_observed_at=now)
+        )
         connection.execute(update(frame).where(frame.c.cluster == cluster).values(updated_at=now))
     engine.dispose()
 

@@ -58,7 +58,7 @@ def _head(name: str, drawn: tuple[object, ...]) -> None:
     node = picture.node
     worst = min(picture.findings, key=lambda finding: SEVERITIES.index(finding.severity) if finding.severity in SEVERITIES else 9, default=None)
     tone = words.node_tone(node.health, node.service)
-    health = {"word": node.health, "tone": "quiet" if node.service in words.OUT_OF_SERVICE else words.health_tone(node.health), "at": words.milliseconds(node.health_since)}
+    health = {"word": node.health, "tone": words.health_tone(node.health, node.service), "at": words.milliseconds(node.health_since)}
     service_tone = "busy" if node.service == "Draining" else "calm" if node.service == "In service" else "quiet"
     parts.headline(
         "node-head", title=node.name, mono=True,
@@ -102,7 +102,7 @@ def _live(name: str) -> None:
     pods = {pod.uid: pod for pod in picture.pods}
     kit.mount("gpus", {
         "now": words.milliseconds(context.now()),
-        "gpus": [card(gpu, pods, parked=picture.node.service in words.OUT_OF_SERVICE) for gpu in picture.gpus],
+        "gpus": [card(gpu, pods, service=picture.node.service) for gpu in picture.gpus],
         "empty": "No GPU has been reported for this node yet: is `pitwall agent` running on it?",
     }, key="node-gpus")  # fmt: skip
     left, right = st.columns(2, gap="small")
@@ -113,12 +113,11 @@ def _live(name: str) -> None:
         events_sheet(picture)
 
 
-def card(gpu: GpuRecord, pods: dict[str, PodRecord], *, parked: bool) -> dict[str, object]:
+def card(gpu: GpuRecord, pods: dict[str, PodRecord], *, service: str) -> dict[str, object]:
     pod = pods.get(gpu.pod_uid or "")
-    tone = words.health_tone(gpu.health)
     return {
         "uuid": gpu.uuid, "index": "?" if gpu.index is None else gpu.index, "health": gpu.health,
-        "tone": "quiet" if parked and tone == "act" else tone,
+        "tone": words.health_tone(gpu.health, service),
         "reason": gpu.health_reason if gpu.health != "Healthy" else "", "since": words.milliseconds(gpu.health_since),
         "pci": gpu.pci_bus_id or "not known", "serial": gpu.serial or "not known",
         "pod": _pod_link(pod) if pod else {"text": gpu.pod_uid, "open": travel.to("nodes", name=gpu.node)} if gpu.pod_uid else None,
@@ -162,12 +161,12 @@ def pod_state(pod: PodRecord) -> dict[str, str]:
 
 def findings_sheet(picture: live.NodePicture) -> None:
     index = {gpu.uuid: gpu.index for gpu in picture.gpus}
-    parked = picture.node.service in words.OUT_OF_SERVICE
+    handled = words.health_tone("Failing", picture.node.service) == "quiet"
     rows = [
         parts.row(finding.episode, {
             "what": {"text": finding.message, "second": finding.action},
             "gpu": "node" if finding.gpu_uuid is None else f"GPU {index.get(finding.gpu_uuid, '?')}",
-            "severity": parts.state(finding.severity.capitalize(), "quiet" if parked else words.severity_tone(finding.severity)),
+            "severity": parts.state(finding.severity.capitalize(), "quiet" if handled else words.severity_tone(finding.severity)),
             "age": words.milliseconds(finding.opened_at),
         })
         for finding in picture.findings

@@ -54,7 +54,7 @@ def _rows(search: str | None, health: str | None, service: str | None) -> None:
     rows = [
         parts.row(item.name, {
             "name": parts.link(item.name, travel.node(item.name)),
-            "health": parts.state(item.health, "quiet" if item.service in words.OUT_OF_SERVICE else words.health_tone(item.health)),
+            "health": parts.state(item.health, words.health_tone(item.health, item.service)),
             "cause": item.health_reason or item.service_reason,
             "for": words.milliseconds(item.health_since),
             "service": item.service,

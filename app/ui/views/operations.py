@@ -144,7 +144,7 @@ def steps_sheet(steps: list[StepRecord]) -> None:
     ]  # fmt: skip
     parts.sheet(
         "steps", label="Steps, newest first", title="Steps", count="newest first" if rows else "", rows=rows, dense=True,
-        columns=[parts.column("state", "State", "state", width="96px"), parts.column("step", "Step", "two"), parts.column("tries", "Tries", "number", missing="once"), parts.column("age", "Ago", "age", right=True)],
+        columns=[parts.column("state", "State", "state", width="96px"), parts.column("step", "Step", "two"), *([parts.column("tries", "Tries", "number", missing="once")] if any(step.attempts > 1 for step in steps) else []), parts.column("age", "Ago", "age", right=True)],
         empty="The worker has not begun yet.",
     )  # fmt: skip
 

@@ -1,8 +1,12 @@
 """Overview: in five seconds, is all well, whom does it hurt, where, and what is being done."""
 
+from collections.abc import Mapping
+
+import numpy
 import streamlit as st
 
 from app.store.records import NodeRecord, OperationRecord, StatusRecord
+from app.store.vectors import HEALTH_CODES, SERVICE_CODES, unpack
 from app.ui import live, travel, words
 from app.ui.components import fleet_map, parts
 from app.ui.guard import guarded
@@ -26,7 +30,7 @@ def _live(version: str | None) -> None:
     if (fleet.version if fleet else None) != version:
         st.rerun()  # other nodes: their names must come first
     status, worst = live.status(), live.worst_nodes()
-    parts.figures("figures", figures_of(status))
+    parts.figures("figures", figures_of(status, in_service=failing_in_service(fleet)))
     if fleet is None:
         parts.notes("empty", [parts.note(
             "No node is known yet. Start `pitwall agent` on the nodes and `pitwall worker` beside this page; "
@@ -42,7 +46,16 @@ def _live(version: str | None) -> None:
         worst_sheet(worst[:WORST_SHOWN], total=len(worst))
 
 
-def figures_of(status: StatusRecord) -> list[dict[str, object]]:
+def failing_in_service(fleet: live.Fleet | None) -> int:
+    """Failing nodes that are neither drained, being drained nor in repair: those that need a person."""
+    if fleet is None:
+        return 0
+    codes = unpack(fleet.node_state)
+    handled = [SERVICE_CODES[name] for name in ("Draining", "Drained", "Under repair")]
+    return int(numpy.count_nonzero((codes & 3 == HEALTH_CODES["Failing"]) & ~numpy.isin(codes >> 2, handled)))
+
+
+def figures_of(status: StatusRecord, *, in_service: int) -> list[dict[str, object]]:
     """The six numbers, in the order in which one asks them at night."""
     counts = status.counts
     failing, unknown = counts.nodes_by_health.get("Failing", 0), counts.nodes_by_health.get("Unknown", 0)
@@ -51,14 +64,22 @@ def figures_of(status: StatusRecord) -> list[dict[str, object]]:
         _figure("Jobs at risk", counts.jobs_at_risk, tone="act", of=f"of {counts.jobs_running:,} running",
                 help="Jobs with a rank on a node that is Failing or Unknown.", open=travel.to("jobs", show="at risk")),
         _figure("Open incidents", counts.incidents_open, tone="watch", open=travel.to("incidents")),
-        _figure("Failing nodes", failing, tone="watch", of=f"of {counts.nodes:,}", open=travel.to("nodes", health="Failing")),
+        _figure("Failing nodes", failing, tone="act" if in_service else "quiet", of=f"of {counts.nodes:,}",
+                note=f"{in_service} still in service" if in_service else "all out of service or draining" if failing else "",
+                help="Red while one of them is in service: jobs can still be placed on it.", open=travel.to("nodes", health="Failing")),
         _figure("Unknown nodes", unknown, tone="blank", help="No recent report: neither healthy nor failing is known.",
                 open=travel.to("nodes", health="Unknown")),
-        _figure("Out of service", away, tone="quiet", note="cordoned, draining, drained, in repair", open=travel.to("nodes", service="Drained")),
+        _figure("Out of service", away, tone="quiet", note=away_note(counts.nodes_by_service), open=travel.to("nodes", service="Drained")),
         {"label": "GPUs free", "value": f"{counts.gpus_free:,}", "of": f"of {counts.gpus_usable:,} usable",
          "note": f"{counts.gpus:,} in all", "tone": "calm",
          "help": "Usable: on nodes that are Ready, schedulable and neither Failing nor Unknown."},
     ]  # fmt: skip
+
+
+def away_note(by_service: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{by_service[name]:,} {name.lower()}" for name in ("Draining", "Drained", "Under repair", "Cordoned") if by_service.get(name)
+    )
 
 
 def _figure(label: str, value: int, *, tone: str, **more: object) -> dict[str, object]:

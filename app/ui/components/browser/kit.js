@@ -112,6 +112,12 @@ const GLYPHS = {
   act: () => [h("rect", { x: 0.8, y: 0.8, width: 10.4, height: 10.4, rx: 1.6, fill: "currentColor" }), h("path", { d: "M3.6 3.6l4.8 4.8M8.4 3.6l-4.8 4.8", stroke: "var(--st-background-color)", "stroke-width": 1.7 })],
   busy: () => [h("circle", { cx: 6, cy: 6, r: 4.4, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }), h("path", { d: "M6 1.6A4.4 4.4 0 0 1 6 10.4Z", fill: "currentColor" })],
   blank: () => [h("rect", { x: 1, y: 1, width: 10, height: 10, rx: 1.4, fill: "none", stroke: "currentColor", "stroke-width": 1.2 }), h("path", { d: "M1.5 6.5l5-5M1.5 10.5l9-9M5.5 10.5l5-5", stroke: "currentColor", "stroke-width": 1.1 })],
+  cordoned: () => [h("rect", { x: 1, y: 1.5, width: 10, height: 9, rx: 1, fill: "none", stroke: "currentColor", "stroke-width": 1.3, "stroke-dasharray": "1.6 1.4" })],
+  drained: () => [h("rect", { x: 1, y: 1.5, width: 10, height: 9, rx: 1, fill: "none", stroke: "currentColor", "stroke-width": 1.2 }), h("path", { d: "M1.5 10L10.5 2", stroke: "currentColor", "stroke-width": 1.2 })],
+  draining: () => [h("rect", { x: 1, y: 1.5, width: 10, height: 9, rx: 1, fill: "none", stroke: "currentColor", "stroke-width": 1.6, "stroke-dasharray": "3 1.6" })],
+  probation: () => [h("rect", { x: 1, y: 1.5, width: 10, height: 9, rx: 1, fill: "none", stroke: "currentColor", "stroke-width": 1.2 }), h("path", { d: "M3 8.2h6", stroke: "currentColor", "stroke-width": 1.4 })],
+  used: () => [h("rect", { x: 1, y: 1.5, width: 10, height: 9, rx: 1, fill: "var(--st-green-color)" })],
+  free: () => [h("rect", { x: 1, y: 1.5, width: 10, height: 9, rx: 1, fill: "var(--st-green-background-color)" })],
   done: () => [h("path", { d: "M1.8 6.4l2.9 2.9L10.2 3.2", fill: "none", stroke: "currentColor", "stroke-width": 1.8 })],
 };
 

@@ -50,11 +50,11 @@ pitwall.kinds.map = async (root, data, component) => {
 
 // What a node is to the eye. Order matters: later ones are drawn over earlier ones and come later in the legend.
 const LOOKS = [
-  { name: "healthy", label: "Healthy", tone: "calm" },
-  { name: "cordoned", label: "Cordoned", tone: "quiet" },
-  { name: "drained", label: "Drained, under repair", tone: "quiet" },
-  { name: "probation", label: "Probation", tone: "quiet" },
-  { name: "draining", label: "Draining", tone: "busy" },
+  { name: "healthy", label: "Healthy", tone: "calm", sign: "used" },
+  { name: "cordoned", label: "Cordoned", tone: "quiet", sign: "cordoned" },
+  { name: "drained", label: "Drained", tone: "quiet", sign: "drained", help: "Drained or under repair" },
+  { name: "probation", label: "Probation", tone: "quiet", sign: "probation" },
+  { name: "draining", label: "Draining", tone: "busy", sign: "draining" },
   { name: "degraded", label: "Degraded", tone: "watch" },
   { name: "unknown", label: "Unknown", tone: "blank" },
   { name: "failing", label: "Failing", tone: "act" },
@@ -157,9 +157,10 @@ function makeMap(root) {
     const counts = new Array(LOOKS.length).fill(0);
     for (const look of map.looks) counts[look]++;
     const buttons = LOOKS.map((look, at) => ({ look, at, count: counts[at] })).filter(({ count, at }) => count || at === 0).reverse()
-      .map(({ look, at, count }) => h("button", { type: "button", class: `pw-key pw-${look.tone}`, "data-look": at, "data-key": look.name, "aria-pressed": kept.only === at ? "true" : "false", title: kept.only === at ? "Show all again" : `Show only: ${look.label}` },
-        glyph(look.tone), h("span", {}, look.label), h("b", {}, count.toLocaleString("en-US"))));
+      .map(({ look, at, count }) => h("button", { type: "button", class: `pw-key pw-${look.tone}`, "data-look": at, "data-key": look.name, "aria-pressed": kept.only === at ? "true" : "false", title: kept.only === at ? "Show all again" : `Show only: ${look.help ?? look.label}` },
+        glyph(look.sign ?? look.tone), h("span", {}, look.label), h("b", {}, count.toLocaleString("en-US"))));
     if (kept.only !== null && !counts[kept.only]) kept.only = null;
+    if (map.gpus) buttons.push(h("span", { class: "pw-key pw-calm", "data-key": "free", title: "A GPU that no pod holds is light" }, glyph("free"), h("span", { class: "pw-soft" }, "free GPU")));
     show(legend, ...buttons);
   }
 
@@ -280,19 +281,25 @@ function makeMap(root) {
         continue;
       }
       const health = code & 3, used = (code >> 2) & 1;
-      context.fillStyle = parked ? colors.blankTint : look === 6 || health === 3 ? hatch : health === 2 ? colors.act : health === 1 ? colors.watch : used ? colors.calm : colors.free;
+      // Red is for what needs a person: on a node that is drained or being drained a failing GPU is an outline.
+      const handled = health === 2 && (parked || look === 4);
+      context.fillStyle = parked ? colors.blankTint : handled ? (used ? colors.calm : colors.free) : look === 6 || health === 3 ? hatch : health === 2 ? colors.act : health === 1 ? colors.watch : used ? colors.calm : colors.free;
       context.fillRect(left + inset / 2, y, step - inset, t);
-      if (parked && health === 2 && step >= 4) {
+      if (handled && step >= 4) {
         context.strokeStyle = colors.act;
         context.lineWidth = 1.2;
         context.strokeRect(left + inset / 2 + 0.6, y + 0.6, step - inset - 1.2, t - 1.2);
-      } else if (!parked && (health === 2 || health === 1) && step >= 6 && look !== 6) drawSign(health === 2 ? 7 : 5, left, y, step, t);
+      } else if (!parked && !handled && (health === 2 || health === 1) && step >= 6 && look !== 6) drawSign(health === 2 ? 7 : 5, left, y, step, t);
     }
     const frame = { 1: colors.blank, 2: colors.blank, 3: colors.blank, 4: colors.busy, 5: colors.watch, 7: colors.act }[look];
+    if (look === 3) {
+      context.fillStyle = colors.blankInk;
+      context.fillRect(x, y + t - 2, w - inset, 1.5);
+    }
     if (frame) {
       context.strokeStyle = frame;
       context.lineWidth = look === 7 ? 2 : 1.4;
-      context.setLineDash(look === 4 ? [4, 3] : look === 1 || look === 3 ? [2, 2] : []);
+      context.setLineDash(look === 4 ? [4, 3] : look === 1 ? [2, 2] : []);
       const out = step >= 4 ? 1.5 : 0.5;
       context.strokeRect(x - out, y - out, w + 2 * out - inset / 2, t + 2 * out);
       context.setLineDash([]);
