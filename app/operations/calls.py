@@ -105,13 +105,15 @@ def carry_out(
     except OwnershipError as error:
         return Answer("failed", str(error), outcome="refused")
     except UnreachableError as error:
-        return Answer("waiting", f"{error}. It is tried again.", outcome="failed")
+        return Answer(
+            "waiting", f"{error}; whether it was done is looked at next.", outcome="failed"
+        )
     except ApiError as error:
         if error.status in (409, 429, 500, 502, 503, 504):
             after = error.retry_after_seconds or RETRY_SECONDS
             return Answer(
                 "waiting",
-                f"{error}. It is tried again.",
+                f"{error}; it is tried again, after a look whether it was done.",
                 outcome="failed",
                 retry_after_seconds=after,
             )

@@ -40,14 +40,18 @@ class Killed(BaseException):
 
 
 class RecordingConnection(Connection):
-    """A connection that keeps what was written through it: (method, path, body, status)."""
+    """A connection that keeps what was tried (method, path), and what was taken, with its body."""
 
     def __init__(self, connection: Connection) -> None:
         self.__dict__.update(connection.__dict__)
+        self.tried: list[tuple[str, str]] = []
         self.writes: list[tuple[str, str, Any]] = []
         self._lock = threading.Lock()
 
     def request(self, method: str, path: str, **options: Any) -> Any:
+        if method != "GET":
+            with self._lock:
+                self.tried.append((method, path))
         response = super().request(method, path, **options)
         if method != "GET":
             with self._lock:
@@ -162,6 +166,11 @@ class World:
             content_type="application/strategic-merge-patch+json",
         )
         self.wait(lambda view: not is_ready(view.nodes[node]))
+
+    def disturb(self, **fault: Any) -> None:
+        """Has the API server answer otherwise than it would."""
+        url = f"{self.server.control_url}/simulator/kubernetes-faults"
+        httpx.post(url, json=fault).raise_for_status()
 
     def close(self) -> None:
         self.watcher.stop()
