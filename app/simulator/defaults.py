@@ -140,6 +140,7 @@ def _node(obj: Object) -> None:
 
 def _event(obj: Object) -> None:
     obj.setdefault("source", {})
+    obj.setdefault("involvedObject", {})
     obj.setdefault("type", "Normal")
 
 

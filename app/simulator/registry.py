@@ -329,7 +329,7 @@ def key_of(obj: Object) -> Key:
 
 
 def owner_uids(obj: Object) -> list[str]:
-    return [one["uid"] for one in obj["metadata"].get("ownerReferences") or ()]
+    return [one.get("uid", "") for one in obj["metadata"].get("ownerReferences") or ()]
 
 
 def controller_of(obj: Object) -> Object | None:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.simulator.api.failures import (
+    ApiFailure,
     Cause,
     forbidden_value,
     required_value,
     unsupported_value,
     wrong_value,
 )
+from app.simulator.api.selectors import parse_label_selector
 from app.simulator.resources import Resource
 
 Object = dict[str, Any]
@@ -18,6 +20,8 @@ Object = dict[str, Any]
 _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
 _LABEL_VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _QUALIFIED = re.compile(r"^([a-z0-9.-]+/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
+_QUANTITY = re.compile(r"^[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?$")
+_ACTIONS = ["Count", "FailIndex", "FailJob", "Ignore"]
 _EFFECTS = ["NoExecute", "NoSchedule", "PreferNoSchedule"]
 _BAD_SUBDOMAIN = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
@@ -73,6 +77,11 @@ def _check_pod_spec(spec: Object, path: str) -> list[Cause]:
             causes.append(required_value(f"{path}.containers[{at}].name"))
         if not container.get("image"):
             causes.append(required_value(f"{path}.containers[{at}].image"))
+        for amounts in (container.get("resources") or {}).values():
+            for resource, amount in amounts.items() if isinstance(amounts, dict) else ():
+                if not _QUANTITY.match(str(amount)):
+                    where = f"{path}.containers[{at}].resources[{resource}]"
+                    causes.append(wrong_value(where, amount, "must be a quantity"))
     policy = spec.get("restartPolicy", "Always")
     if policy not in ("Always", "OnFailure", "Never"):
         supported = ["Always", "Never", "OnFailure"]
@@ -101,6 +110,10 @@ def _check_job(obj: Object) -> list[Cause]:
     if template.get("restartPolicy") == "Always":
         path = "spec.template.spec.restartPolicy"
         causes.append(unsupported_value(path, "Always", ["Never", "OnFailure"]))
+    for at, rule in enumerate((spec.get("podFailurePolicy") or {}).get("rules") or ()):
+        if rule.get("action") not in _ACTIONS:
+            path = f"spec.podFailurePolicy.rules[{at}].action"
+            causes.append(unsupported_value(path, rule.get("action", ""), _ACTIONS))
     if spec.get("podFailurePolicy"):
         if template.get("restartPolicy") != "Never":
             path = "spec.template.spec.restartPolicy"
@@ -153,6 +166,10 @@ def _check_budget(obj: Object) -> list[Cause]:
                 causes.append(wrong_value(f"spec.{field}", value, "a valid percent string"))
         elif value < 0:
             causes.append(wrong_value(f"spec.{field}", value, "must be greater than or equal to 0"))
+    try:
+        parse_label_selector(spec.get("selector"))
+    except ApiFailure as failure:
+        causes.append(wrong_value("spec.selector", "LabelSelector", str(failure)))
     policy = spec.get("unhealthyPodEvictionPolicy")
     if policy not in (None, "AlwaysAllow", "IfHealthyBudget"):
         supported = ["AlwaysAllow", "IfHealthyBudget"]

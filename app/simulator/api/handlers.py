@@ -1,21 +1,14 @@
 """The API's verbs: a request in, an answer or a watch out. No clock but the store's, no sockets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import msgspec
 
 from app.simulator.api import failures
-from app.simulator.api.access import (
-    Attributes,
-    authorize,
-    review_access,
-    review_own_access,
-    review_token,
-)
-from app.simulator.api.eviction import evict
-from app.simulator.api.identities import Authenticator, User, impersonated
+from app.simulator.api.access import Attributes, authorize
+from app.simulator.api.call import Call, success
+from app.simulator.api.identities import Authenticator, impersonated
 from app.simulator.api.interference import Switchboard
 from app.simulator.api.listing import (
     read_page,
@@ -32,19 +25,16 @@ from app.simulator.api.patches import (
 from app.simulator.api.request import (
     Request,
     Response,
-    Target,
     failure_response,
     json_response,
     parse_target,
 )
-from app.simulator.api.scale import read_scale, write_scale
 from app.simulator.api.static import answer_static, open_to_all
+from app.simulator.api.subresources import Subresources
 from app.simulator.api.table import content_type_of, form_of, list_body, object_encoder
 from app.simulator.api.watch import Watch
-from app.simulator.clock import as_rfc3339
-from app.simulator.controllers.conditions import put_condition
-from app.simulator.registry import DeleteOptions, Registry
-from app.simulator.store import Key, Object, Record
+from app.simulator.registry import Registry
+from app.simulator.store import Object, Record
 
 # A watch without timeoutSeconds lasts from 30 to 60 minutes on a kube-apiserver.
 WATCH_SECONDS = 1800.0
@@ -58,23 +48,6 @@ _ORPHAN_WARNING = (
 )
 
 
-@dataclass(frozen=True)
-class Call:
-    """A request with what it addresses and who makes it."""
-
-    request: Request
-    target: Target
-    user: User
-
-    @property
-    def plural(self) -> str:
-        return self.target.resource.plural
-
-    @property
-    def key(self) -> Key:
-        return (self.target.namespace or "", self.target.name or "")
-
-
 class Api:
     """Answers requests over a registry. `logs_of` gives the text of a pod's log."""
 
@@ -83,9 +56,9 @@ class Api:
     ) -> None:
         self.registry = registry
         self.authenticator = Authenticator(registry)
+        self.subresources = Subresources(registry, self.authenticator, logs_of=logs_of)
         self.switchboard = Switchboard()
         self.watches: set[Watch] = set()
-        self._logs_of = logs_of
 
     def handle(self, request: Request) -> Response | Watch:
         """Answer one request; failures become Status bodies."""
@@ -129,21 +102,12 @@ class Api:
         return self._dispatch(Call(request, target, user), verb)
 
     def _dispatch(self, call: Call, verb: str) -> Response | Watch:
-        sub = call.target.subresource.name if call.target.subresource else None
-        special: dict[str | None, Callable[[Call], Response]] = {
-            "eviction": self._evict,
-            "binding": self._bind,
-            "token": self._request_token,
-            "log": self._read_log,
-            "scale": self._scale,
-        }
-        if sub in special:
-            return special[sub](call)
-        if call.target.resource.virtual:
-            return self._review(call)
+        answer = self.subresources.answer(call)
+        if answer is not None:
+            return answer
         match verb:
             case "get":
-                return self._one(call, self._existing(call), status=200)
+                return self._one(call, call.existing(self.registry), status=200)
             case "list":
                 return self._list(call)
             case "watch":
@@ -158,12 +122,6 @@ class Api:
                 return self._delete(call)
             case _:
                 return self._delete_collection(call)
-
-    def _existing(self, call: Call) -> Record:
-        record = self.registry.get(call.plural, call.key)
-        if record is None:
-            raise failures.not_found(call.plural, call.target.resource.group, call.key[1])
-        return record
 
     def _form(self, call: Call) -> str:
         return form_of(call.request.headers.get("accept", ""))
@@ -288,7 +246,7 @@ class Api:
     def _update(self, call: Call) -> Response:
         obj = self._body(call)
         obj["metadata"]["name"] = call.key[1]
-        return self._replace(call, self._existing(call), obj)
+        return self._replace(call, call.existing(self.registry), obj)
 
     def _replace(self, call: Call, old: Record, obj: Object) -> Response:
         sub = call.target.subresource.name if call.target.subresource else None
@@ -298,7 +256,7 @@ class Api:
         return self._one(call, record, status=200)
 
     def _patch(self, call: Call) -> Response:
-        old = self._existing(call)
+        old = call.existing(self.registry)
         return self._replace(call, old, self._patched(call, old))
 
     def _patched(self, call: Call, old: Record) -> Object:
@@ -331,34 +289,8 @@ class Api:
                 raise failures.bad_request(f"a patch may not change metadata.{field}")
         return patched
 
-    def _delete_options(self, call: Call) -> tuple[DeleteOptions, bool]:
-        """What the query and the body say, and whether it is a dry run."""
-        body: Object = {}
-        if call.request.body.strip():
-            body = call.request.json_object()
-            if body.get("kind", "DeleteOptions") != "DeleteOptions":
-                raise failures.bad_request(f"{body['kind']} is no DeleteOptions")
-        return self._options_of(call, body)
-
-    def _options_of(self, call: Call, body: Object) -> tuple[DeleteOptions, bool]:
-        query = call.request.query
-        grace: Any = query.get("gracePeriodSeconds", body.get("gracePeriodSeconds"))
-        propagation = query.get("propagationPolicy", body.get("propagationPolicy"))
-        if propagation is None and (orphan := body.get("orphanDependents")) is not None:
-            propagation = "Orphan" if orphan else "Background"
-        if propagation not in (None, "Background", "Foreground", "Orphan"):
-            raise failures.bad_request(f"propagationPolicy {propagation!r} is not supported")
-        preconditions = body.get("preconditions") or {}
-        options = DeleteOptions(
-            grace_seconds=None if grace is None else int(grace),
-            uid=preconditions.get("uid"),
-            resource_version=preconditions.get("resourceVersion"),
-            propagation=propagation,
-        )
-        return options, call.request.dry_run or body.get("dryRun") == ["All"]
-
     def _delete(self, call: Call) -> Response:
-        options, dry_run = self._delete_options(call)
+        options, dry_run = call.delete_options()
         headers: tuple[tuple[str, str], ...] = ()
         if call.plural == "jobs" and options.propagation is None:
             # batch/v1 Jobs leave their pods behind unless told otherwise.
@@ -373,10 +305,10 @@ class Api:
             "kind": call.plural,
             "uid": deletion.record.object["metadata"]["uid"],
         }
-        return json_response(_success(200, details), headers=headers)
+        return json_response(success(200, details), headers=headers)
 
     def _delete_collection(self, call: Call) -> Response:
-        options, dry_run = self._delete_options(call)
+        options, dry_run = call.delete_options()
         page = read_page(self.registry, call.target, call.request)
         for record in page.records:
             self.registry.delete(call.plural, record.key, options, dry_run=dry_run)
@@ -389,98 +321,3 @@ class Api:
             list_metadata=page.metadata,
         )
         return Response(200, body)
-
-    def _evict(self, call: Call) -> Response:
-        body = call.request.json_object()
-        if body.get("kind", "Eviction") != "Eviction":
-            raise failures.bad_request(f"{body['kind']} is no Eviction")
-        name = body.get("metadata", {}).get("name", call.key[1])
-        if name != call.key[1]:
-            raise failures.bad_request("name in URL does not match name in Eviction object")
-        pod = self._existing(call)
-        options, dry_run = self._options_of(call, body.get("deleteOptions") or {})
-        evict(self.registry, pod, options, dry_run=dry_run)
-        return json_response(_success(201), status=201)
-
-    def _bind(self, call: Call) -> Response:
-        body = call.request.json_object()
-        node = (body.get("target") or {}).get("name")
-        if not node:
-            cause = failures.required_value("target.name")
-            raise failures.invalid("Binding", "", call.key[1], [cause])
-        pod = self._existing(call)
-        held = pod.object["spec"].get("nodeName")
-        if held or pod.object["metadata"].get("deletionTimestamp"):
-            why = (
-                f"pod {call.key[1]} is already assigned to node {held}"
-                if held
-                else "is being deleted"
-            )
-            raise failures.conflict("pods/binding", "", call.key[1], why)
-
-        def assign(obj: Object) -> None:
-            obj["spec"]["nodeName"] = node
-            put_condition(obj["status"], "PodScheduled", "True", now=self.registry.clock.now())
-
-        self.registry.modify("pods", pod.key, assign, dry_run=call.request.dry_run)
-        return json_response(_success(201), status=201)
-
-    def _request_token(self, call: Call) -> Response:
-        namespace, name = call.key
-        answer = self.authenticator.request_token(namespace, name, call.request.json_object())
-        answer["metadata"]["creationTimestamp"] = as_rfc3339(self.registry.clock.now())
-        return json_response(answer, status=201)
-
-    def _read_log(self, call: Call) -> Response:
-        text = self._logs_of(self._existing(call).object)
-        if tail := call.request.query.get("tailLines"):
-            text = "".join(text.splitlines(keepends=True)[-int(tail) :])
-        return Response(200, text.encode(), "text/plain")
-
-    def _scale(self, call: Call) -> Response:
-        record = self._existing(call)
-        if call.request.method == "GET":
-            return json_response(read_scale(call.target.resource, record))
-        scale = read_scale(call.target.resource, record)
-        asked = call.request.json()
-        if call.request.method == "PATCH":
-            asked = (
-                json_patch(scale, asked) if isinstance(asked, list) else merge_patch(scale, asked)
-            )
-        changed = write_scale(
-            self.registry, call.target.resource, record, asked, dry_run=call.request.dry_run
-        )
-        return json_response(read_scale(call.target.resource, changed))
-
-    def _review(self, call: Call) -> Response:
-        review = call.request.json_object()
-        review |= {
-            "kind": call.target.resource.kind,
-            "apiVersion": call.target.resource.api_version,
-        }
-        match call.plural:
-            case "tokenreviews":
-                answer = review_token(self.authenticator, review)
-            case "subjectaccessreviews":
-                answer = review_access(review)
-            case "selfsubjectaccessreviews":
-                answer = review_own_access(call.user, review)
-            case _:
-                answer = {
-                    **review,
-                    "metadata": {},
-                    "status": {"userInfo": call.user.as_user_info()},
-                }
-        return json_response(answer, status=201)
-
-
-def _success(code: int, details: Object | None = None) -> Object:
-    found: Object = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-    }
-    if details is not None:
-        return {**found, "details": details}
-    return {**found, "code": code}

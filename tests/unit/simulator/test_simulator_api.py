@@ -76,6 +76,35 @@ def test_failures_have_their_status_and_reason(
     assert answer["status"] == "Failure"
 
 
+@pytest.mark.parametrize(
+    ("plural", "spec", "field"),
+    [
+        (
+            "/apis/policy/v1/namespaces/default/poddisruptionbudgets",
+            {"selector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}},
+            "spec.selector",
+        ),
+        (
+            "/apis/policy/v1/namespaces/default/poddisruptionbudgets",
+            {"minAvailable": 1, "maxUnavailable": 1},
+            "spec",
+        ),
+        (
+            PODS,
+            {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "lots"}}}]},
+            "spec.containers[0].resources[cpu]",
+        ),
+        ("/api/v1/nodes", {"taints": [{"key": "a", "effect": "Never"}]}, "spec.taints[0].effect"),
+    ],
+)
+def test_what_a_controller_could_not_read_is_not_stored(
+    api, plural: str, spec: dict, field: str
+) -> None:
+    status, answer = api.call("POST", plural, {"metadata": {"name": "a"}, "spec": spec})
+    assert (status, answer["details"]["causes"][0]["field"]) == (422, field)
+    assert api.call("GET", f"{plural}/a")[0] == 404
+
+
 def test_an_invalid_object_names_each_wrong_field(api) -> None:
     body = {"metadata": {"name": "a"}, "spec": {"containers": [], "restartPolicy": "Maybe"}}
     _, answer = api.call("POST", PODS, body)
