@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from k8s.eviction import sync_failure
 from k8s.objects import (
     Pod,
     PodDisruptionBudget,
-    condition,
     controller_of,
     is_pod_ready,
     is_terminal,
@@ -154,10 +154,9 @@ def _obstacle(budget: PodDisruptionBudget, pods: list[Pod]) -> BudgetObstacle | 
 
 
 def _unsupported(budget: PodDisruptionBudget, pods: tuple[Pod, ...]) -> str | None:
-    said = condition(budget.status.conditions, "DisruptionAllowed")
+    if (why := sync_failure(budget)) is not None:
+        return why
     name = f"{budget.metadata.namespace}/{budget.metadata.name}"
-    if said is not None and said.status == "False" and said.reason == "SyncFailed":
-        return f"budget {name} can not be computed and refuses for ever: {said.message}"
     if not needs_scale(budget):
         return None
     for pod in pods:

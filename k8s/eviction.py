@@ -7,14 +7,14 @@ is classified by facts/drain-and-reschedule.md, rows 13 to 23. Nothing is retrie
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from k8s.client import Connection
 from k8s.errors import ApiError
 from k8s.listing import get_object
-from k8s.objects import Pod, is_terminating
-from k8s.resources import PODS
+from k8s.objects import Pod, PodDisruptionBudget, condition, is_terminating
+from k8s.resources import BUDGETS, PODS
 
 EvictionKind = Literal[
     "evicted",  # accepted (or its deletion had been accepted before: already=True)
@@ -87,8 +87,20 @@ def evict(
     except ApiError as error:
         if error.status == 409 and (after := _observe(connection, pod)) is not None:
             return after
-        return classify(error)
+        answer = classify(error)
+        if answer.kind == "budget_unobserved" and answer.budget is not None:
+            return _explain(connection, answer, answer.budget, namespace)
+        return answer
     return EvictionAnswer("evicted", f"pod {namespace}/{name} is being evicted")
+
+
+def sync_failure(budget: PodDisruptionBudget) -> str | None:
+    """Why the budget can not be computed, and so refuses for ever; None where it can."""
+    said = condition(budget.status.conditions, "DisruptionAllowed")
+    if said is None or said.status != "False" or said.reason != "SyncFailed":
+        return None
+    name = f"{budget.metadata.namespace}/{budget.metadata.name}"
+    return f"budget {name} can not be computed and refuses for ever: {said.message}"
 
 
 def _observe(connection: Connection, pod: Pod) -> EvictionAnswer | None:
@@ -106,6 +118,15 @@ def _observe(connection: Connection, pod: Pod) -> EvictionAnswer | None:
             "evicted", f"pod {namespace}/{name} is terminating already", already=True
         )
     return None
+
+
+def _explain(
+    connection: Connection, answer: EvictionAnswer, name: str, namespace: str
+) -> EvictionAnswer:
+    """Tells a budget that is late from one that can never be computed: both are "still being processed"."""
+    budget: PodDisruptionBudget | None = get_object(connection, BUDGETS, name, namespace=namespace)
+    why = sync_failure(budget) if budget is not None else None
+    return answer if why is None else replace(answer, kind="budget", message=why)
 
 
 def classify(error: ApiError) -> EvictionAnswer:

@@ -122,6 +122,8 @@ def review_token(
     An invalid token is an answer, not an error. Raises ApiError (403: our account may not create
     tokenreviews), UnreachableError, MalformedAnswerError.
     """
+    if not token:  # which the API server calls a bad request
+        return TokenIdentity(False, error="no token was given")
     spec: dict[str, Any] = {"token": token}
     if audiences:
         spec["audiences"] = list(audiences)

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import yaml
 
-from k8s.client import STRATEGIC_MERGE_PATCH, Connection
+from k8s.client import STRATEGIC_MERGE_PATCH, Connection, connect
 from k8s.errors import ApiError
 from k8s.objects import Job, Node, Pod, PodDisruptionBudget
 from k8s.resources import BUDGETS, JOBS, NODES, PODS
@@ -35,6 +37,7 @@ class Cluster:
     """
 
     kind: Literal["simulator", "real"]
+    kubeconfig: Path
     connection: Connection
     forget_history: Callable[[], None]
     holding_controllers: Callable[[], AbstractContextManager[None]]
@@ -42,6 +45,14 @@ class Cluster:
     start_api_server: Callable[[], None] | None = None
     has_controllers: bool = True
     has_scheduler: bool = True
+
+    def connection_as(self, token: str) -> Connection:
+        """A connection to the same server with another token."""
+        document = yaml.safe_load(self.kubeconfig.read_text())
+        document["users"][0]["user"] = {"token": token}
+        path = self.kubeconfig.with_name(f"kubeconfig-{abs(hash(token))}")
+        path.write_text(yaml.safe_dump(document))
+        return connect(path)
 
     # --- plain verbs ---
 

@@ -41,6 +41,7 @@ def cluster(
         with serve_in_thread(nodes=0, with_jobs=False, kubelets=False) as served:
             yield Cluster(
                 "simulator",
+                served.kubeconfig,
                 connect(served.kubeconfig),
                 forget_history=lambda: served.simulation.store.compact() and None,
                 holding_controllers=lambda: _unplugged(served.simulation.registry),
@@ -57,6 +58,7 @@ def cluster(
         plane.start()
         yield Cluster(
             "real",
+            plane.kubeconfig,
             plane.connection(),
             forget_history=plane.compact,
             holding_controllers=plane.holding_controllers,
