@@ -15,6 +15,7 @@ from app.simulator.api.watch import BOOKMARK_INTERVAL_SECONDS, Watch
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Answer = Callable[[Request, str], Awaitable[Response | Watch]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 log = structlog.get_logger()
@@ -105,8 +106,8 @@ async def _until_gone(receive: Receive, watch: Watch) -> None:
     watch.close()
 
 
-def kubernetes_application(api: Api) -> Application:
-    """The Kubernetes face as an ASGI application."""
+def application_of(answer: Answer) -> Application:
+    """An ASGI application of what answers a request; `raw_query` keeps repeated parameters."""
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -115,16 +116,22 @@ def kubernetes_application(api: Api) -> Application:
         if request is None:
             return
         try:
-            answer = api.handle(request)
+            found = await answer(request, scope["query_string"].decode())
         except Exception as error:
             log.exception("simulator_request_failed", method=request.method, path=request.path)
-            answer = failure_response(internal(repr(error)))
-        if isinstance(answer, Watch):
-            try:
-                await send_watch(answer, receive, send)
-            finally:
-                api.watches.discard(answer)
+            found = failure_response(internal(repr(error)))
+        if isinstance(found, Watch):
+            await send_watch(found, receive, send)
         else:
-            await send_response(answer, send)
+            await send_response(found, send)
 
     return application
+
+
+def kubernetes_application(api: Api) -> Application:
+    """The Kubernetes face as an ASGI application."""
+
+    async def answer(request: Request, raw_query: str) -> Response | Watch:
+        return api.handle(request)
+
+    return application_of(answer)

@@ -1,14 +1,14 @@
 """The control face: what the demo's agents learn of the machines, and how faults are made."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from app.simulator.api.request import Request, Response, json_response
-from app.simulator.asgi import Application, Receive, Send, read_request, send_response
+from app.simulator.asgi import Application, application_of
 from app.simulator.errors import FaultRefused, SimulatorError
 from app.simulator.faults import XidEvent
 from app.simulator.hosts import Gpu, Host
@@ -200,11 +200,7 @@ def control_application(simulation: Simulation) -> Application:
     """The control face as an ASGI application."""
     face = ControlFace(simulation)
 
-    async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        request = await read_request(scope, receive)
-        if request is not None:
-            await send_response(await face.answer(request), send)
+    async def answer(request: Request, raw_query: str) -> Response:
+        return await face.answer(request)
 
-    return application
+    return application_of(answer)

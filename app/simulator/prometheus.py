@@ -4,13 +4,13 @@ Values follow from the state of the cluster now, also for a range in the past: t
 no history of its sensors.
 """
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 from app.simulator.api.request import Request, Response, json_response
-from app.simulator.asgi import Application, Receive, Send, read_request, send_response
+from app.simulator.asgi import Application, application_of
 from app.simulator.hosts import Gpu, Host
 from app.simulator.promql import QueryInvalid, Selector, parse_query, parse_selector
 from app.simulator.simulation import Simulation
@@ -224,13 +224,7 @@ def prometheus_application(simulation: Simulation) -> Application:
     """The Prometheus face as an ASGI application."""
     face = PrometheusFace(simulation)
 
-    async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        request = await read_request(scope, receive)
-        if request is None:
-            return
-        parameters = parameters_of(request, scope["query_string"].decode())
-        await send_response(face.answer(request, parameters), send)
+    async def answer(request: Request, raw_query: str) -> Response:
+        return face.answer(request, parameters_of(request, raw_query))
 
-    return application
+    return application_of(answer)

@@ -75,6 +75,7 @@ class Face:
         config = uvicorn.Config(
             application,  # type: ignore[arg-type]
             log_config=None,
+            log_level="critical",  # failures of requests are logged where they are answered
             access_log=False,
             lifespan="off",
             ws="none",

@@ -13,7 +13,7 @@ from typing import Any
 from app.simulator.clock import Schedule, WorkQueue, parse_rfc3339
 from app.simulator.controllers.conditions import find_condition
 from app.simulator.controllers.job_pods import index_of, is_indexed
-from app.simulator.controllers.jobs import is_finished
+from app.simulator.controllers.jobs import POD_BATCH_SECONDS, is_finished
 from app.simulator.controllers.kubelet import Kubelets
 from app.simulator.controllers.pods import annotation_of, is_ready, is_terminal, is_terminating
 from app.simulator.hosts import Host, Hosts
@@ -74,7 +74,9 @@ class Training:
     def _on_pod(self, event: Event) -> None:
         owner = controller_of(event.record.object)
         if owner is not None and owner["kind"] == "Job":
-            self._queue.add(f"{event.record.key[0]}/{owner['name']}")
+            # A gang's pods change together; looking once is enough.
+            where = f"{event.record.key[0]}/{owner['name']}"
+            self._queue.add(where, delay_seconds=POD_BATCH_SECONDS)
 
     def _on_job(self, event: Event) -> None:
         if event.type == "DELETED":

@@ -189,7 +189,9 @@ class Api:
             or (revision is None and "sendInitialEvents" not in request.query),
             initial_end=initial_events and watch.bookmarks,
         )
-        self.watches.add(watch)
+        if not watch.closed:
+            self.watches.add(watch)
+            watch.on_close = lambda: self.watches.discard(watch)
         return watch
 
     def _body(self, call: Call) -> Object:

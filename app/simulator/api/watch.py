@@ -40,6 +40,7 @@ class Watch:
         self.ready = asyncio.Event()
         self.closed = False
         self.content_type = "application/json"
+        self.on_close: Callable[[], None] = lambda: None
         self._passes = passes
         self._encode = encode
 
@@ -75,6 +76,7 @@ class Watch:
             self.closed = True
             if self._take in self._collection.listeners:
                 self._collection.listeners.remove(self._take)
+            self.on_close()
         self.ready.set()
 
     def bookmark(self) -> None:

@@ -3,6 +3,7 @@
 As upstream's default scheduler it knows no gangs: it binds what fits and leaves the rest Pending.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.simulator.clock import Schedule, WorkQueue
@@ -62,6 +63,14 @@ class Ledger:
                 used[name] -= quantity
 
 
+@dataclass
+class _Turn:
+    """What has been found out in one turn: nodes by a pod's shape, places by a pod's owner."""
+
+    candidates: dict[tuple[Any, ...], list[str]] = field(default_factory=dict)
+    neighbours: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
 class Scheduler:
     """Binds pods that name no node."""
 
@@ -70,12 +79,14 @@ class Scheduler:
         self._recorder = recorder
         self.ledger = Ledger(registry)
         self._capacity: dict[str, dict[str, float]] = {}
+        self._places: dict[str, tuple[str, str]] = {}
         self._waiting: dict[Key, None] = {}
         self._queue = WorkQueue(schedule, self._look_at)
         registry.collection("pods").listeners.append(self._on_pod)
         registry.collection("nodes").listeners.append(self._on_node)
         for record in registry.collection("nodes").in_order():
             self._capacity[record.key[1]] = _allocatable(record.object)
+            self._places[record.key[1]] = _places_of(record.object)
 
     def _on_pod(self, event: Event) -> None:
         pod, key = event.record.object, event.record.key
@@ -93,8 +104,10 @@ class Scheduler:
         name = event.record.key[1]
         if event.type == "DELETED":
             self._capacity.pop(name, None)
+            self._places.pop(name, None)
             return
         self._capacity[name] = _allocatable(event.record.object)
+        self._places[name] = _places_of(event.record.object)
         before = event.previous.object if event.previous else None
         if before is None or _placement_view(before) != _placement_view(event.record.object):
             self._retry()
@@ -105,7 +118,7 @@ class Scheduler:
 
     def _look_at(self, _: str) -> None:
         failed: set[tuple[Any, ...]] = set()
-        bound = 0
+        turn, bound = _Turn(), 0
         for key in list(self._waiting):
             if bound >= BOUND_AT_ONCE:
                 self._queue.add("all")
@@ -118,37 +131,42 @@ class Scheduler:
             if shape in failed:  # its twin has just not fitted: nor does it
                 self._refuse(key, record.object)
                 continue
-            node = self.choose(record.object)
+            node = self.choose(record.object, turn)
             if node is None:
                 failed.add(shape)
                 self._refuse(key, record.object)
             else:
                 self._bind(key, record.object, node)
+                self._count_place(self._neighbours(record.object, turn), node)
                 bound += 1
 
-    def choose(self, pod: Object) -> str | None:
+    def choose(self, pod: Object, turn: _Turn) -> str | None:
         """The node for a pod: near its job's other pods, then where the fewest GPUs stay free."""
-        asked = requests_of(pod)
-        neighbours = self._neighbours(pod)
-        best: tuple[tuple[float, ...], str] | None = None
-        for record in self._registry.collection("nodes").in_order():
-            node = record.object
-            name = record.key[1]
-            if not self._has_room(name, asked) or not _accepts(pod, node):
-                continue
-            labels = node["metadata"].get("labels") or {}
-            rank = (
-                -neighbours.get(f"rack:{labels.get(RACK_LABEL)}", 0),
-                -neighbours.get(f"block:{labels.get(BLOCK_LABEL)}", 0),
-                self._capacity[name].get(GPU, 0.0) - self.ledger.used.get(name, {}).get(GPU, 0.0),
-            )
-            if best is None or rank < best[0]:
-                best = (rank, name)
-        return best[1] if best else None
+        shape, asked = _shape(pod), requests_of(pod)
+        if shape not in turn.candidates:
+            turn.candidates[shape] = [
+                record.key[1]
+                for record in self._registry.collection("nodes").in_order()
+                if self._has_room(record.key[1], asked) and _accepts(pod, record.object)
+            ]
+        # Room only shrinks within a turn, so who has none now needs no second look.
+        names = [name for name in turn.candidates[shape] if self._has_room(name, asked)]
+        turn.candidates[shape] = names
+        near = self._neighbours(pod, turn)
+
+        def rank(name: str) -> tuple[float, float, float]:
+            rack, block = self._places[name]
+            return (-near.get(rack, 0), -near.get(block, 0), self._free(name, GPU))
+
+        return min(names, key=rank, default=None)
+
+    def _free(self, name: str, resource: str) -> float:
+        capacity = self._capacity.get(name, {}).get(resource, 0.0)
+        return capacity - self.ledger.used.get(name, {}).get(resource, 0.0)
 
     def _has_room(self, name: str, asked: dict[str, float]) -> bool:
         capacity = self._capacity.get(name)
-        if not capacity:
+        if not capacity or self._free(name, GPU) < asked.get(GPU, 0.0):
             return False
         used = self.ledger.used.get(name, {})
         if used.get("pods", 0.0) + 1 > capacity.get("pods", 110.0):
@@ -159,20 +177,22 @@ class Scheduler:
             if quantity
         )
 
-    def _neighbours(self, pod: Object) -> dict[str, int]:
+    def _neighbours(self, pod: Object, turn: _Turn) -> dict[str, int]:
+        """How many pods of the same owner run in each rack and block."""
         owner = controller_of(pod)
-        found: dict[str, int] = {}
         if owner is None:
-            return found
-        for other in self._registry.owned("pods", owner["uid"]):
-            node = self._registry.get("nodes", ("", other["spec"].get("nodeName") or ""))
-            if node is None or is_terminal(other) or is_terminating(other):
-                continue
-            labels = node.object["metadata"].get("labels") or {}
-            for kind, label in (("rack", RACK_LABEL), ("block", BLOCK_LABEL)):
-                place = f"{kind}:{labels.get(label)}"
-                found[place] = found.get(place, 0) + 1
-        return found
+            return {}
+        if owner["uid"] not in turn.neighbours:
+            found: dict[str, int] = {}
+            for other in self._registry.owned("pods", owner["uid"]):
+                if not is_terminal(other) and not is_terminating(other):
+                    self._count_place(found, other["spec"].get("nodeName") or "")
+            turn.neighbours[owner["uid"]] = found
+        return turn.neighbours[owner["uid"]]
+
+    def _count_place(self, found: dict[str, int], node: str) -> None:
+        for place in self._places.get(node, ()):
+            found[place] = found.get(place, 0) + 1
 
     def _bind(self, key: Key, pod: Object, node: str) -> None:
         now = self._registry.clock.now()
@@ -238,6 +258,11 @@ def _allocatable(node: Object) -> dict[str, float]:
         except ValueError:  # a quantity that nobody can read is none
             found[name] = 0.0
     return found
+
+
+def _places_of(node: Object) -> tuple[str, str]:
+    labels = node["metadata"].get("labels") or {}
+    return f"rack {labels.get(RACK_LABEL)}", f"block {labels.get(BLOCK_LABEL)}"
 
 
 def _placement_view(node: Object) -> tuple[Any, ...]:
