@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import os
 import random
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import kubernetes.client
 import kubernetes.config
@@ -369,6 +370,8 @@ def connect(
         raise ConfigurationError(
             f"{source} can not be used: {error}. Set PITWALL_KUBECONFIG to a kubeconfig that kubectl accepts."
         ) from error
+    if _is_loopback(configuration.host):
+        configuration.proxy = None  # as Go's clients do; a proxy could only reach its own loopback
     who = Impersonation(impersonate) if isinstance(impersonate, str) else impersonate
     return Connection(
         kubernetes.client.ApiClient(configuration),
@@ -376,6 +379,14 @@ def connect(
         connect_timeout_seconds=connect_timeout_seconds,
         read_timeout_seconds=read_timeout_seconds,
     )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def version(connection: Connection) -> str:

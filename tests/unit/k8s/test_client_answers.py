@@ -120,3 +120,12 @@ def test_a_kubeconfig_that_makes_no_sense_is_named(tmp_path: Path):
     path.write_text("contexts: 7\n")
     with pytest.raises(ConfigurationError, match=str(path)):
         connect(path)
+
+
+def test_a_server_on_loopback_is_not_looked_for_behind_a_proxy(api, tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    api.put("a")
+    assert b'"a"' in connect(api.kubeconfig(tmp_path)).get("/api/v1/nodes")
