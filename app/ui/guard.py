@@ -26,7 +26,9 @@ def guarded(show: Callable[P, None]) -> Callable[P, None]:
             if name not in _blind:
                 _blind.add(name)
                 log.error("page_blind", view=name, error=str(error))
-            parts.notes(f"blind-{name}", [parts.note(f"{error} This view tries again by itself.", "act")])
+            parts.notes(
+                f"blind-{name}", [parts.note(f"{error} This view tries again by itself.", "act")]
+            )
         else:
             if name in _blind:
                 _blind.discard(name)

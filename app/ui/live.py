@@ -120,12 +120,24 @@ def _worst(store_url: str, cluster: str) -> tuple[NodeRecord, ...]:
 
 
 def nodes_page(
-    *, health: str | None, service: str | None, search: str | None, order: str, after: str | None, limit: int
+    *,
+    health: str | None,
+    service: str | None,
+    search: str | None,
+    order: str,
+    after: str | None,
+    limit: int,
 ) -> list[NodeRecord]:
     return fleet.nodes(
-        context.engine(), context.cluster(),
-        health=health, service=service, search=search, order=order, after=after, limit=limit,
-    )  # fmt: skip
+        context.engine(),
+        context.cluster(),
+        health=health,
+        service=service,
+        search=search,
+        order=order,
+        after=after,
+        limit=limit,
+    )
 
 
 def node(name: str) -> NodePicture | None:
@@ -156,9 +168,16 @@ def jobs_page(*, which: str, after: str | None, limit: int) -> list[JobRecord]:
 
 
 @st.cache_resource(ttl=FRESH_SECONDS, max_entries=32, show_spinner=False)
-def _jobs(store_url: str, cluster: str, which: str, after: str | None, limit: int) -> list[JobRecord]:
+def _jobs(
+    store_url: str, cluster: str, which: str, after: str | None, limit: int
+) -> list[JobRecord]:
     return jobs.jobs(
-        context.engine(), cluster, at_risk=which == "at risk", open_only=which == "open", after=after, limit=limit
+        context.engine(),
+        cluster,
+        at_risk=which == "at risk",
+        open_only=which == "open",
+        after=after,
+        limit=limit,
     )
 
 
@@ -169,7 +188,9 @@ def job(uid: str) -> tuple[JobRecord, tuple[RankRecord, ...]] | None:
 @st.cache_resource(ttl=FRESH_SECONDS, max_entries=32, show_spinner=False)
 def _job(store_url: str, cluster: str, uid: str) -> tuple[JobRecord, tuple[RankRecord, ...]] | None:
     found = jobs.job(context.engine(), cluster, uid)
-    return None if found is None else (found, tuple(jobs.ranks(context.engine(), cluster, found.uid)))
+    return (
+        None if found is None else (found, tuple(jobs.ranks(context.engine(), cluster, found.uid)))
+    )
 
 
 def open_incidents(*, resolved_too: bool = False) -> tuple[IncidentRecord, ...]:
@@ -178,7 +199,9 @@ def open_incidents(*, resolved_too: bool = False) -> tuple[IncidentRecord, ...]:
 
 @st.cache_resource(ttl=FRESH_SECONDS, max_entries=4, show_spinner=False)
 def _incidents(store_url: str, cluster: str, resolved_too: bool) -> tuple[IncidentRecord, ...]:
-    return tuple(incidents.incidents(context.engine(), cluster, open_only=not resolved_too, limit=200))
+    return tuple(
+        incidents.incidents(context.engine(), cluster, open_only=not resolved_too, limit=200)
+    )
 
 
 def operations_page(*, open_only: bool) -> tuple[OperationRecord, ...]:

@@ -1,6 +1,6 @@
 """The views by address, and the way from one to another. A new view is one entry of VIEWS."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -26,7 +26,9 @@ VIEWS = (
 def pages() -> list[Any]:
     """Streamlit's pages, the first being where one lands."""
     made = {
-        view.path: st.Page(view.show, title=view.title, url_path=view.path, default=view is VIEWS[0])
+        view.path: st.Page(
+            view.show, title=view.title, url_path=view.path, default=view is VIEWS[0]
+        )
         for view in VIEWS
     }
     st.session_state["pages"] = made

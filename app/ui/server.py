@@ -80,7 +80,11 @@ def claim_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be bound ({error.strerror})"
+            why = (
+                "is in use"
+                if error.errno == errno.EADDRINUSE
+                else f"can't be bound ({error.strerror})"
+            )
             raise PitwallError(
                 f"Port {port} on {host} {why}: stop what listens there, or set PITWALL_WEB_PORT to another."
             ) from error

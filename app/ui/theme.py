@@ -67,9 +67,7 @@ def theme_options() -> dict[str, Any]:
         "theme.linkUnderline": False,
     }
     for mode, palette in (("light", LIGHT), ("dark", DARK)):
-        options |= {
-            f"theme.{mode}.{name}": value for name, value in _mode_options(palette).items()
-        }
+        options |= {f"theme.{mode}.{name}": value for name, value in _mode_options(palette).items()}
     return options
 
 

@@ -8,15 +8,31 @@ SERVICE = ("In service", "Cordoned", "Draining", "Drained", "Under repair", "Pro
 OUT_OF_SERVICE = frozenset({"Drained", "Under repair"})
 
 _HEALTH_TONES = {"Healthy": "calm", "Degraded": "watch", "Failing": "act", "Unknown": "blank"}
-_SEVERITY_TONES = {"info": "quiet", "advice": "quiet", "warning": "watch", "critical": "act", "fatal": "act"}
+_SEVERITY_TONES = {
+    "info": "quiet",
+    "advice": "quiet",
+    "warning": "watch",
+    "critical": "act",
+    "fatal": "act",
+}
 _OPERATION_TONES = {
-    "Running": "busy", "Waiting": "watch", "Blocked": "act", "Cancelling": "busy",
-    "Succeeded": "calm", "Failed": "act", "Cancelled": "quiet",
-}  # fmt: skip
+    "Running": "busy",
+    "Waiting": "watch",
+    "Blocked": "act",
+    "Cancelling": "busy",
+    "Succeeded": "calm",
+    "Failed": "act",
+    "Cancelled": "quiet",
+}
 _JOB_TONES = {
-    "Running": "calm", "Pending": "watch", "Suspended": "busy", "Stalled": "act",
-    "Complete": "quiet", "Failed": "watch", "Removed": "quiet",
-}  # fmt: skip
+    "Running": "calm",
+    "Pending": "watch",
+    "Suspended": "busy",
+    "Stalled": "act",
+    "Complete": "quiet",
+    "Failed": "watch",
+    "Removed": "quiet",
+}
 _SOURCE_TONES = {"ok": "calm", "late": "watch", "blind": "blank"}
 _STEP_TONES = {"claimed": "busy", "done": "calm", "waiting": "watch", "failed": "act"}
 
@@ -38,7 +54,12 @@ def node_tone(health: str, service: str) -> str:
 
 def node_state(health: str, service: str) -> tuple[str, str]:
     """The word and the tone a list shows for a node: what is done about it once something is, else its health."""
-    word = service if service != "In service" and (service in OUT_OF_SERVICE or service == "Draining" or health == "Healthy") else health
+    word = (
+        service
+        if service != "In service"
+        and (service in OUT_OF_SERVICE or service == "Draining" or health == "Healthy")
+        else health
+    )
     return word, node_tone(health, service)
 
 
@@ -59,7 +80,11 @@ def operation_tone(state: str) -> str:
 
 def job_tone(state: str, *, nodes_failing: int = 0) -> str:
     """The tone of a job; running on a failing node needs a person."""
-    return "act" if nodes_failing and state in {"Running", "Stalled", "Pending"} else _JOB_TONES.get(state, "quiet")
+    return (
+        "act"
+        if nodes_failing and state in {"Running", "Stalled", "Pending"}
+        else _JOB_TONES.get(state, "quiet")
+    )
 
 
 def source_tone(state: str) -> str:

@@ -23,7 +23,9 @@ EVERY_SECONDS = 0.05
 
 
 @contextmanager
-def answering(url: str, answer: Callable[[RequestRecord], Answer], *, cluster: str = "default") -> Iterator[list[RequestRecord]]:
+def answering(
+    url: str, answer: Callable[[RequestRecord], Answer], *, cluster: str = "default"
+) -> Iterator[list[RequestRecord]]:
     """While open, each pending request gets the columns that `answer` gives. Yields the requests seen."""
     seen: list[RequestRecord] = []
     stop = threading.Event()
@@ -34,7 +36,9 @@ def answering(url: str, answer: Callable[[RequestRecord], Answer], *, cluster: s
             for record in requests.pending(engine, cluster):
                 columns = {"answered_at": datetime.now(UTC), **answer(record)}
                 with write(engine) as connection:
-                    connection.execute(update(table).where(table.c.id == record.id).values(**columns))
+                    connection.execute(
+                        update(table).where(table.c.id == record.id).values(**columns)
+                    )
                 seen.append(record)
         engine.dispose()
 
@@ -72,4 +76,13 @@ def drain_plan(node: str, **changes: Any) -> dict[str, Any]:
 
 
 def _pod(uid: str, namespace: str, name: str, node: str, **more: Any) -> dict[str, Any]:
-    return {"uid": uid, "namespace": namespace, "name": name, "node": node, "job_uid": None, "warnings": [], "reasons": [], **more}
+    return {
+        "uid": uid,
+        "namespace": namespace,
+        "name": name,
+        "node": node,
+        "job_uid": None,
+        "warnings": [],
+        "reasons": [],
+        **more,
+    }

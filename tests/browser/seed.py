@@ -43,7 +43,11 @@ from app.store.vectors import (
 
 CLUSTER = "default"
 SLOTS = 8
-SHAPES = {64: (2, 4, 8), 2000: (8, 16, 16), 43750: (35, 40, 32)}  # blocks, racks a block, nodes a rack
+SHAPES = {
+    64: (2, 4, 8),
+    2000: (8, 16, 16),
+    43750: (35, 40, 32),
+}  # blocks, racks a block, nodes a rack
 XID_79 = "XID 79: GPU has fallen off the bus (GPU 3)"
 
 
@@ -124,11 +128,11 @@ def beat(url: str, *, cluster: str = CLUSTER) -> None:
     engine = open_store(url)
     with write(engine) as connection:
         source, frame = table_of(SourceStatus), table_of(FleetFrame)
+        connection.execute(update(source).where(source.c.cluster == cluster).values(updated_at=now))
         connection.execute(
-            update(source).where(source.c.cluster == cluster).values(updated_at=now)
-        )
-        connection.execute(
-            update(source).where(source.c.cluster == cluster, source.c.state == "ok").values(last_ok_at=now)
+            update(source)
+            .where(source.c.cluster == cluster, source.c.state == "ok")
+            .values(last_ok_at=now)
         )
         node = table_of(Node)
         connection.execute(
@@ -152,7 +156,10 @@ def build_topology(nodes: int) -> Topology:
                 break
             left -= count
             holds.append(
-                Rack(f"{name}-r{rack + 1:02d}", tuple(f"{name}-r{rack + 1:02d}-{at + 1:02d}" for at in range(count)))
+                Rack(
+                    f"{name}-r{rack + 1:02d}",
+                    tuple(f"{name}-r{rack + 1:02d}-{at + 1:02d}" for at in range(count)),
+                )
             )
         built.append(Block(name, tuple(holds)))
     return Topology(f"seed-{nodes}", SLOTS, tuple(built))
@@ -189,7 +196,9 @@ _JOBS = (
 )
 
 
-def _jobs(connection: Connection, names: list[str], *, seeded: Seeded, now: datetime, cluster: str) -> dict[str, str]:
+def _jobs(
+    connection: Connection, names: list[str], *, seeded: Seeded, now: datetime, cluster: str
+) -> dict[str, str]:
     """Jobs laid over the nodes in order, drained nodes left out; returns node -> pod uid."""
     free = [name for name in names if name not in {seeded.drained, seeded.draining}]
     used: dict[str, str] = {}
@@ -199,32 +208,35 @@ def _jobs(connection: Connection, names: list[str], *, seeded: Seeded, now: date
         wanted = min(512, max(1, round(share * len(names))))
         placed = [free.pop(0) for _ in range(wanted)] if state == "Running" else []
         started = now - timedelta(hours=hours)
-        jobs.append(dict(
-            cluster=cluster, uid=uid, namespace=namespace, name=name, kind="Job", api_version="batch/v1", team=team,
-            queue=team, state=state, reason="8 GPUs on one node are not free" if state == "Pending" else "", gang=gang,
-            wanted_pods=wanted, running_pods=len(placed), gpus=wanted * SLOTS, created_at=started,
-            started_at=started if placed else None, finished_at=now - timedelta(hours=61) if state == "Complete" else None,
-            checkpoint_at=now - timedelta(minutes=38) if gang else None, generation=1, observed_at=now,
-        ))  # fmt: skip
+        jobs.append({
+            "cluster": cluster, "uid": uid, "namespace": namespace, "name": name, "kind": "Job", "api_version": "batch/v1", "team": team,
+            "queue": team, "state": state, "reason": "8 GPUs on one node are not free" if state == "Pending" else "", "gang": gang,
+            "wanted_pods": wanted, "running_pods": len(placed), "gpus": wanted * SLOTS, "created_at": started,
+            "started_at": started if placed else None, "finished_at": now - timedelta(hours=61) if state == "Complete" else None,
+            "checkpoint_at": now - timedelta(minutes=38) if gang else None, "generation": 1, "observed_at": now,
+        })  # fmt: skip
         for rank, node in enumerate(placed):
-            pod_uid, pod_name = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{uid}/{rank}")), f"{name}-{rank}-x7k2p"
+            pod_uid, pod_name = (
+                str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{uid}/{rank}")),
+                f"{name}-{rank}-x7k2p",
+            )
             used[node] = pod_uid
-            pods.append(dict(
-                cluster=cluster, uid=pod_uid, namespace=namespace, name=pod_name, node=node, phase="Running", ready=True,
-                gpus=SLOTS, rank=rank, job_uid=uid, owner=f"Job/{name}", created_at=started, started_at=started,
-                deleted_at=None, observed_at=now,
-            ))  # fmt: skip
-            ranks.append(dict(cluster=cluster, job_uid=uid, rank=rank, pod_uid=pod_uid, pod_name=pod_name, node=node,
-                              phase="Running", ready=True))  # fmt: skip
+            pods.append({
+                "cluster": cluster, "uid": pod_uid, "namespace": namespace, "name": pod_name, "node": node, "phase": "Running", "ready": True,
+                "gpus": SLOTS, "rank": rank, "job_uid": uid, "owner": f"Job/{name}", "created_at": started, "started_at": started,
+                "deleted_at": None, "observed_at": now,
+            })  # fmt: skip
+            ranks.append({"cluster": cluster, "job_uid": uid, "rank": rank, "pod_uid": pod_uid, "pod_name": pod_name, "node": node,
+                              "phase": "Running", "ready": True})  # fmt: skip
             if node == seeded.failing:
                 seeded.job_uid = uid
     for node in (seeded.failing, seeded.degraded):
-        pods.append(dict(
-            cluster=cluster, uid=str(uuid.uuid5(uuid.NAMESPACE_DNS, f"dcgm/{node}")), namespace="gpu-operator",
-            name=f"nvidia-dcgm-exporter-{node[-5:]}", node=node, phase="Running", ready=True, gpus=0, rank=None,
-            job_uid=None, owner="DaemonSet/nvidia-dcgm-exporter", created_at=now, started_at=now - timedelta(days=12),
-            deleted_at=None, observed_at=now,
-        ))  # fmt: skip
+        pods.append({
+            "cluster": cluster, "uid": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"dcgm/{node}")), "namespace": "gpu-operator",
+            "name": f"nvidia-dcgm-exporter-{node[-5:]}", "node": node, "phase": "Running", "ready": True, "gpus": 0, "rank": None,
+            "job_uid": None, "owner": "DaemonSet/nvidia-dcgm-exporter", "created_at": now, "started_at": now - timedelta(days=12),
+            "deleted_at": None, "observed_at": now,
+        })  # fmt: skip
     for table, rows in ((Job, jobs), (Pod, pods), (Rank, ranks)):
         connection.execute(insert(table_of(table)), rows)
     return used
@@ -243,22 +255,51 @@ def _nodes(
         for rack in block.racks:
             for name in rack.nodes:
                 story, busy = stories.get(name, well), name in used
-                rows.append(_node(name, story, block=block.name, rack=rack.name, busy=busy, now=now, cluster=cluster))
+                rows.append(
+                    _node(
+                        name,
+                        story,
+                        block=block.name,
+                        rack=rack.name,
+                        busy=busy,
+                        now=now,
+                        cluster=cluster,
+                    )
+                )
                 node_state.append(HEALTH_CODES[story.health] | SERVICE_CODES[story.service] << 2)
                 for index in range(SLOTS):
-                    health = story.health if story.health == "Unknown" or story.gpu == index else "Healthy"
+                    health = (
+                        story.health
+                        if story.health == "Unknown" or story.gpu == index
+                        else "Healthy"
+                    )
                     gpu_state.append(HEALTH_CODES[health] | (4 if busy else 0))
                     tally["gpus_by_health"][health] = tally["gpus_by_health"].get(health, 0) + 1
                     if detailed or name in stories:
-                        gpus.append(_gpu(name, index, story=story, health=health, pod=used.get(name), now=now, cluster=cluster))
+                        gpus.append(
+                            _gpu(
+                                name,
+                                index,
+                                story=story,
+                                health=health,
+                                pod=used.get(name),
+                                now=now,
+                                cluster=cluster,
+                            )
+                        )
                 for key, value in (("health", story.health), ("service", story.service)):
                     tally[key][value] = tally[key].get(value, 0) + 1
                 tally["gpus"] += SLOTS
                 tally["gpus_requested"] += SLOTS * busy
-                if story.health in {"Healthy", "Degraded"} and story.service in {"In service", "Probation"}:
+                if story.health in {"Healthy", "Degraded"} and story.service in {
+                    "In service",
+                    "Probation",
+                }:
                     tally["gpus_usable"] += SLOTS
                     tally["gpus_usable_requested"] += SLOTS * busy
-        summaries.append(dict(cluster=cluster, block=block.name, counts=tally, updated_at=now))
+        summaries.append(
+            {"cluster": cluster, "block": block.name, "counts": tally, "updated_at": now}
+        )
     for table, values in ((Node, rows), (Gpu, gpus), (SummaryBlock, summaries)):
         connection.execute(insert(table_of(table)), values)
     frames = {
@@ -268,40 +309,49 @@ def _nodes(
     }
     connection.execute(
         insert(table_of(FleetFrame)),
-        [dict(cluster=cluster, metric=metric, topology_version=topology.version, encoding=encoding, updated_at=now, data=data)
+        [{"cluster": cluster, "metric": metric, "topology_version": topology.version, "encoding": encoding, "updated_at": now, "data": data}
          for metric, (encoding, data) in frames.items()],
     )  # fmt: skip
 
 
-def _node(name: str, story: Story, *, block: str, rack: str, busy: bool, now: datetime, cluster: str) -> dict[str, Any]:
+def _node(
+    name: str, story: Story, *, block: str, rack: str, busy: bool, now: datetime, cluster: str
+) -> dict[str, Any]:
     since = now - timedelta(minutes=story.minutes)
     silent = story.health == "Unknown"
-    return dict(
-        cluster=cluster, name=name, uid=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)), block=block, rack=rack,
-        kind="NVIDIA-H100-80GB-HBM3", driver_version="570.86.15", boot_id="b1", gpu_count=None if silent else 8 - (story.rule == "gpu-count"),
-        gpu_count_expected=8, gpu_allocatable=8, gpu_requested=SLOTS * busy, health=story.health, health_reason=story.reason,
-        health_since=since, service=story.service, service_reason=story.service_reason, service_since=since,
-        kubernetes_ready=not silent, unschedulable=story.service not in {"In service", "Probation"}, operation_id=None,
-        score=story.score, observed_at=now - timedelta(minutes=story.minutes if silent else 0.05), received_at=now,
-        kubernetes_observed_at=now,
-    )  # fmt: skip
+    return {
+        "cluster": cluster, "name": name, "uid": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)), "block": block, "rack": rack,
+        "kind": "NVIDIA-H100-80GB-HBM3", "driver_version": "570.86.15", "boot_id": "b1", "gpu_count": None if silent else 8 - (story.rule == "gpu-count"),
+        "gpu_count_expected": 8, "gpu_allocatable": 8, "gpu_requested": SLOTS * busy, "health": story.health, "health_reason": story.reason,
+        "health_since": since, "service": story.service, "service_reason": story.service_reason, "service_since": since,
+        "kubernetes_ready": not silent, "unschedulable": story.service not in {"In service", "Probation"}, "operation_id": None,
+        "score": story.score, "observed_at": now - timedelta(minutes=story.minutes if silent else 0.05), "received_at": now,
+        "kubernetes_observed_at": now,
+    }  # fmt: skip
 
 
 def _gpu(
-    name: str, index: int, *, story: Story, health: str, pod: str | None, now: datetime, cluster: str
+    name: str,
+    index: int,
+    *,
+    story: Story,
+    health: str,
+    pod: str | None,
+    now: datetime,
+    cluster: str,
 ) -> dict[str, Any]:
     lost, silent = story.xid == 79 and story.gpu == index, story.health == "Unknown"
     blind = lost or silent
     wobble = (sum(map(ord, name)) * 7 + index * 13) % 9
-    known = {} if blind else dict(
-        temperature_celsius=(62.0 if pod else 33.0) + wobble, memory_temperature_celsius=(78.0 if pod else 40.0) + wobble,
-        power_watts=(612.0 if pod else 71.0) + 6 * wobble, power_limit_watts=700.0,
-        sm_clock_hertz=(1_755_000_000 if pod else 345_000_000), gpu_utilization_ratio=0.97 if pod else 0.0,
-        memory_used_bytes=(72_400_000_000 if pod else 500_000_000) + wobble * 10**8, memory_total_bytes=85_520_809_984,
-        ecc_uncorrected_total=2 if story.rule == "ecc-uncorrected" and story.gpu == index else 0,
-        remap_pending=story.rule == "remap-pending" and story.gpu == index, remap_failure=False, nvlink_active_links=18,
-        pcie_generation=5, pcie_width=8 if story.rule == "pcie-width" and story.gpu == index else 16,
-    )  # fmt: skip
+    known = {} if blind else {
+        "temperature_celsius": (62.0 if pod else 33.0) + wobble, "memory_temperature_celsius": (78.0 if pod else 40.0) + wobble,
+        "power_watts": (612.0 if pod else 71.0) + 6 * wobble, "power_limit_watts": 700.0,
+        "sm_clock_hertz": (1_755_000_000 if pod else 345_000_000), "gpu_utilization_ratio": 0.97 if pod else 0.0,
+        "memory_used_bytes": (72_400_000_000 if pod else 500_000_000) + wobble * 10**8, "memory_total_bytes": 85_520_809_984,
+        "ecc_uncorrected_total": 2 if story.rule == "ecc-uncorrected" and story.gpu == index else 0,
+        "remap_pending": story.rule == "remap-pending" and story.gpu == index, "remap_failure": False, "nvlink_active_links": 18,
+        "pcie_generation": 5, "pcie_width": 8 if story.rule == "pcie-width" and story.gpu == index else 16,
+    }  # fmt: skip
     empty = dict.fromkeys((
         "temperature_celsius", "memory_temperature_celsius", "power_watts", "power_limit_watts", "sm_clock_hertz",
         "gpu_utilization_ratio", "memory_used_bytes", "memory_total_bytes", "ecc_uncorrected_total", "remap_pending",
@@ -315,11 +365,13 @@ def _gpu(
         "health_reason": story.reason if mine or silent else "", "health_since": now - timedelta(minutes=story.minutes),
         "pod_uid": pod, "last_xid": story.xid if mine else None,
         "last_xid_at": now - timedelta(minutes=story.minutes) if mine and story.xid else None,
-        "missing": '{"temperature_celsius": "%s", "power_watts": "%s"}' % (why, why) if blind else None, "observed_at": now,
+        "missing": f'{{"temperature_celsius": "{why}", "power_watts": "{why}"}}' if blind else None, "observed_at": now,
     }  # fmt: skip
 
 
-def _findings(connection: Connection, stories: dict[str, Story], *, now: datetime, cluster: str) -> None:
+def _findings(
+    connection: Connection, stories: dict[str, Story], *, now: datetime, cluster: str
+) -> None:
     findings, events, incidents = [], [], []
     for node, story in stories.items():
         if not story.rule:
@@ -327,46 +379,51 @@ def _findings(connection: Connection, stories: dict[str, Story], *, now: datetim
         at = now - timedelta(minutes=story.minutes)
         episode = f"{node}/{story.rule}/1"
         uid = gpu_uuid(node, story.gpu) if story.gpu is not None else None
-        findings.append(dict(
-            cluster=cluster, episode=episode, node=node, gpu_uuid=uid, rule=story.rule, severity=story.severity,
-            changes_health=True, message=story.reason, action=story.action, xid=story.xid, opened_at=at, seen_at=now, closed_at=None,
-        ))  # fmt: skip
+        findings.append({
+            "cluster": cluster, "episode": episode, "node": node, "gpu_uuid": uid, "rule": story.rule, "severity": story.severity,
+            "changes_health": True, "message": story.reason, "action": story.action, "xid": story.xid, "opened_at": at, "seen_at": now, "closed_at": None,
+        })  # fmt: skip
         for kind, code, message in (
             ("xid", f"xid-{story.xid}", f"NVRM: Xid (PCI:0000:4c:00): {story.xid}, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."),
             ("finding_opened", story.rule, story.reason),
             ("node_health", story.health, f"Healthy to {story.health}: {story.reason}"),
         ):  # fmt: skip
             if kind != "xid" or story.xid:
-                events.append(dict(cluster=cluster, at=at, node=node, gpu_uuid=uid, kind=kind, code=code,
-                                   severity=story.severity, episode=episode, message=message, count=1))  # fmt: skip
+                events.append({"cluster": cluster, "at": at, "node": node, "gpu_uuid": uid, "kind": kind, "code": code,
+                                   "severity": story.severity, "episode": episode, "message": message, "count": 1})  # fmt: skip
         if story.severity in {"critical", "fatal"} and len(incidents) < 40:
-            incidents.append(dict(
-                cluster=cluster, id=uuid.uuid5(uuid.NAMESPACE_DNS, node).hex, episode=1, scope="node", subject=node,
-                severity=story.severity, title=f"{node}: {story.reason}", cause=story.rule, action=story.action, opened_at=at,
-                updated_at=now, resolved_at=None, acknowledged_at=None, acknowledged_by="ana (page)" if story.service != "In service" else None,
-                owner="ana" if story.service != "In service" else None,
-                jobs=[{"uid": "x", "namespace": "pretrain", "name": "llama-70b-pretrain", "gpus": 8}] if story.xid else [],
-                gpus_hurt=8 if story.xid else 0, findings=[episode],
-            ))  # fmt: skip
-    incidents.append(dict(
-        cluster=cluster, id="resolved", episode=1, scope="node", subject=next(iter(stories)), severity="critical",
-        title="XID 48 on GPU 2: double-bit ECC error", cause="xid-48", action="", opened_at=now - timedelta(days=3),
-        updated_at=now - timedelta(days=2), resolved_at=now - timedelta(days=2), acknowledged_at=None, acknowledged_by=None,
-        owner=None, jobs=[], gpus_hurt=8, findings=[],
-    ))  # fmt: skip
+            incidents.append({
+                "cluster": cluster, "id": uuid.uuid5(uuid.NAMESPACE_DNS, node).hex, "episode": 1, "scope": "node", "subject": node,
+                "severity": story.severity, "title": f"{node}: {story.reason}", "cause": story.rule, "action": story.action, "opened_at": at,
+                "updated_at": now, "resolved_at": None, "acknowledged_at": None, "acknowledged_by": "ana (page)" if story.service != "In service" else None,
+                "owner": "ana" if story.service != "In service" else None,
+                "jobs": [{"uid": "x", "namespace": "pretrain", "name": "llama-70b-pretrain", "gpus": 8}] if story.xid else [],
+                "gpus_hurt": 8 if story.xid else 0, "findings": [episode],
+            })  # fmt: skip
+    incidents.append({
+        "cluster": cluster, "id": "resolved", "episode": 1, "scope": "node", "subject": next(iter(stories)), "severity": "critical",
+        "title": "XID 48 on GPU 2: double-bit ECC error", "cause": "xid-48", "action": "", "opened_at": now - timedelta(days=3),
+        "updated_at": now - timedelta(days=2), "resolved_at": now - timedelta(days=2), "acknowledged_at": None, "acknowledged_by": None,
+        "owner": None, "jobs": [], "gpus_hurt": 8, "findings": [],
+    })  # fmt: skip
     for table, rows in ((Finding, findings), (HealthEvent, events), (Incident, incidents)):
         connection.execute(insert(table_of(table)), rows)
 
 
 def _operations(connection: Connection, seeded: Seeded, *, now: datetime, cluster: str) -> None:
     running, blocked, done, cancelled = "op7f3a21", "op5b9c04", "op12aa90", "op0de811"
-    seeded.operations = {"running": running, "blocked": blocked, "done": done, "cancelled": cancelled}
+    seeded.operations = {
+        "running": running,
+        "blocked": blocked,
+        "done": done,
+        "cancelled": cancelled,
+    }
 
     def minutes(ago: float) -> datetime:
         return now - timedelta(minutes=ago)
 
-    blank: dict[str, Any] = dict(cluster=cluster, options={}, request_id=None, plan={}, plan_hash="", choices=[], memory={},
-                 cancel_requested_by=None, deadline_at=None, ended_at=None, mode="now", workloads_state={})  # fmt: skip
+    blank: dict[str, Any] = {"cluster": cluster, "options": {}, "request_id": None, "plan": {}, "plan_hash": "", "choices": [], "memory": {},
+                 "cancel_requested_by": None, "deadline_at": None, "ended_at": None, "mode": "now", "workloads_state": {}}  # fmt: skip
     rows = [
         {**blank, "id": running, "kind": "drain", "subject": seeded.draining, "author": "ana (page)",
          "reason": "Uncorrectable ECC errors on GPU 6", "state": "Running", "message": "Waiting for rank 11 of pretrain/llama-70b-pretrain to stop",
@@ -389,9 +446,9 @@ def _operations(connection: Connection, seeded: Seeded, *, now: datetime, cluste
     connection.execute(insert(table_of(Operation)), rows)
     connection.execute(
         insert(table_of(OperationNode)),
-        [dict(operation_id=running, cluster=cluster, node=seeded.draining, open=True),
-         dict(operation_id=blocked, cluster=cluster, node=seeded.unknown, open=True),
-         dict(operation_id=done, cluster=cluster, node=seeded.drained, open=False)],
+        [{"operation_id": running, "cluster": cluster, "node": seeded.draining, "open": True},
+         {"operation_id": blocked, "cluster": cluster, "node": seeded.unknown, "open": True},
+         {"operation_id": done, "cluster": cluster, "node": seeded.drained, "open": False}],
     )  # fmt: skip
     node = table_of(Node)
     for operation, name in ((running, seeded.draining), (blocked, seeded.unknown)):
@@ -407,8 +464,8 @@ def _operations(connection: Connection, seeded: Seeded, *, now: datetime, cluste
     ]  # fmt: skip
     connection.execute(
         insert(table_of(OperationStep)),
-        [dict(operation_id=operation, cluster=cluster, name=name, target=target, target_uid=f"{at}", state=state, attempts=1,
-              epoch=1, message=message, started_at=minutes(began), ended_at=None if ended is None else minutes(ended))
+        [{"operation_id": operation, "cluster": cluster, "name": name, "target": target, "target_uid": f"{at}", "state": state, "attempts": 1,
+              "epoch": 1, "message": message, "started_at": minutes(began), "ended_at": None if ended is None else minutes(ended)}
          for at, (operation, name, target, state, message, began, ended) in enumerate(steps)],
     )  # fmt: skip
 
@@ -420,7 +477,7 @@ def _sources(connection: Connection, *, now: datetime, cluster: str) -> None:
     ]  # fmt: skip
     connection.execute(
         insert(table_of(SourceStatus)),
-        [dict(cluster=cluster, source=source, state=state, message=message, last_ok_at=now - timedelta(seconds=ago), updated_at=now)
+        [{"cluster": cluster, "source": source, "state": state, "message": message, "last_ok_at": now - timedelta(seconds=ago), "updated_at": now}
          for source, state, message, ago in rows],
     )  # fmt: skip
 

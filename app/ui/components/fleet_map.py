@@ -1,6 +1,5 @@
 """The fleet on one canvas: names and places once, then a byte a node (and a byte a GPU) at each refresh."""
 
-import os.path
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -45,16 +44,28 @@ def compact(topology: Topology) -> dict[str, Any]:
     for block in topology.blocks:
         racks = []
         for rack in block.racks:
-            prefix = os.path.commonprefix(list(rack.nodes)) if len(rack.nodes) > 1 else ""
+            prefix = _shared_start(rack.nodes)
             racks.append([rack.name, prefix, [name[len(prefix) :] for name in rack.nodes]])
         blocks.append([block.name, racks])
     return {"slots": topology.slots, "blocks": blocks}
 
 
+def _shared_start(names: Sequence[str]) -> str:
+    """What all names begin with; the least and the greatest tell it for all between them."""
+    least, greatest = min(names, default=""), max(names, default="")
+    at = 0
+    while at < len(least) and at < len(greatest) and least[at] == greatest[at]:
+        at += 1
+    return least[:at]
+
+
 def map_message(fleet: live.Fleet, worst: Sequence[NodeRecord], *, height: int) -> bytes:
     order = live.order(fleet.version)
     notes = {
-        order[node.name]: [node.health_reason or node.service_reason, words.milliseconds(node.health_since)]
+        order[node.name]: [
+            node.health_reason or node.service_reason,
+            words.milliseconds(node.health_since),
+        ]
         for node in worst[:NOTES_SHOWN]
         if node.name in order and (node.health_reason or node.service_reason)
     }
@@ -62,8 +73,10 @@ def map_message(fleet: live.Fleet, worst: Sequence[NodeRecord], *, height: int) 
     if fleet.gpu_state is not None:
         parts["gpu_state"] = fleet.gpu_state
     header = {
-        "version": fleet.version, "now": words.milliseconds(context.now()), "height": height, "notes": notes,
+        "version": fleet.version,
+        "now": words.milliseconds(context.now()),
+        "height": height,
+        "notes": notes,
         "summary": f"Fleet map of {words.count(fleet.nodes, 'node')}.",
-    }  # fmt: skip
+    }
     return kit.pack(header, parts)
-

@@ -32,7 +32,11 @@ def mount_kit() -> None:
 
 
 def mount(
-    kind: str, data: Mapping[str, Any] | bytes, *, key: str, on_open: Callable[[], None] | None = None
+    kind: str,
+    data: Mapping[str, Any] | bytes,
+    *,
+    key: str,
+    on_open: Callable[[], None] | None = None,
 ) -> Mapping[str, Any] | None:
     """Shows one part, and returns where the person wants to go ({"page", "query"}) in the run after a click.
 
@@ -48,7 +52,8 @@ def mount(
 def pack(header: Mapping[str, Any], parts: Mapping[str, bytes]) -> bytes:
     """A binary message: the header's length (4 bytes, little endian), the header as JSON, then the parts in order."""
     head = json.dumps(
-        {**header, "parts": [[name, len(part)] for name, part in parts.items()]}, separators=(",", ":")
+        {**header, "parts": [[name, len(part)] for name, part in parts.items()]},
+        separators=(",", ":"),
     ).encode()
     return b"".join([struct.pack("<I", len(head)), head, *parts.values()])
 

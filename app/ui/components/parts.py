@@ -26,11 +26,23 @@ def link(text: str, target: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sheet(
-    key: str, *, label: str, columns: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], empty: str,
+    key: str,
+    *,
+    label: str,
+    columns: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    empty: str,
     **more: Any,
-) -> None:  # fmt: skip
+) -> None:
     """A table; a row with `open` is a way to its subject. Goes there when clicked."""
-    data = {"now": _now(), "label": label, "columns": list(columns), "rows": list(rows), "empty": empty, **more}
+    data = {
+        "now": _now(),
+        "label": label,
+        "columns": list(columns),
+        "rows": list(rows),
+        "empty": empty,
+        **more,
+    }
     travel.follow(kit.mount("sheet", data, key=key))
 
 

@@ -39,25 +39,47 @@ def describe(status: StatusRecord) -> dict[str, object]:
     }
     if not feeds or oldest is None or unheard:
         missing = words.listed(unheard or list(_FEEDS))
-        return {**base, "tone": "blank", "label": "No data yet", "at": None, "help": f"Not heard yet: {missing}."}
+        return {
+            **base,
+            "tone": "blank",
+            "label": "No data yet",
+            "at": None,
+            "help": f"Not heard yet: {missing}.",
+        }
     age = now - oldest
-    tone = "calm" if age < timedelta(seconds=LATE_AFTER_SECONDS) else "watch" if age < timedelta(seconds=OLD_AFTER_SECONDS) else "act"
+    tone = (
+        "calm"
+        if age < timedelta(seconds=LATE_AFTER_SECONDS)
+        else "watch"
+        if age < timedelta(seconds=OLD_AFTER_SECONDS)
+        else "act"
+    )
     return {
-        **base, "tone": tone, "label": "Data ", "at": words.milliseconds(oldest),
+        **base,
+        "tone": tone,
+        "label": "Data ",
+        "at": words.milliseconds(oldest),
         "help": "Age of the oldest of what this page shows: agents' reports, Kubernetes, the worker.",
-    }  # fmt: skip
+    }
 
 
 def blind(reason: str) -> dict[str, object]:
     return {
-        "now": words.milliseconds(context.now()), "cluster": context.cluster(), "sources": [],
-        "tone": "act", "label": "Store can't be read", "at": None, "help": reason,
-    }  # fmt: skip
+        "now": words.milliseconds(context.now()),
+        "cluster": context.cluster(),
+        "sources": [],
+        "tone": "act",
+        "label": "Store can't be read",
+        "at": None,
+        "help": reason,
+    }
 
 
 def _source(source: SourceRecord) -> dict[str, object]:
     return {
-        "name": source.source, "state": source.state, "tone": words.source_tone(source.state),
+        "name": source.source,
+        "state": source.state,
+        "tone": words.source_tone(source.state),
         "at": words.milliseconds(source.last_ok_at),
         "help": f"{source.source}: {source.state}{f', {source.message}' if source.message else ''}",
-    }  # fmt: skip
+    }

@@ -26,7 +26,9 @@ def plain(text: object) -> str:
 def visible(text: object) -> str:
     """The text without control, format and direction characters, on one line; for where nothing is markup."""
     spaced = _SPACES.sub(" ", str(text))
-    return "".join(sign for sign in spaced if unicodedata.category(sign) not in {"Cc", "Cf", "Co", "Cs"}).strip()
+    return "".join(
+        sign for sign in spaced if unicodedata.category(sign) not in {"Cc", "Cf", "Co", "Cs"}
+    ).strip()
 
 
 def web_address(text: str) -> str | None:

@@ -15,7 +15,8 @@ from app.errors import PitwallError
 from app.store import requests
 from app.store.records import RequestRecord
 from app.ui import context, travel, words
-from app.ui.components import parts, plan as plans
+from app.ui.components import parts
+from app.ui.components import plan as plans
 from app.ui.components.text import plain
 
 ASK_AGAIN_SECONDS = 0.4
@@ -28,8 +29,12 @@ SLOW_SECONDS = 5.0
 _KEY = "question"
 MODES = {"now": "Now", "complete": "As jobs end", "deadline": "By a deadline"}
 _TITLES = {
-    "drain": "Drain", "reschedule": "Reschedule", "uncordon": "Uncordon", "cancel": "Cancel", "choose": "Choose for",
-}  # fmt: skip
+    "drain": "Drain",
+    "reschedule": "Reschedule",
+    "uncordon": "Uncordon",
+    "cancel": "Cancel",
+    "choose": "Choose for",
+}
 
 
 @dataclass
@@ -43,7 +48,9 @@ class Question:
     title: str = ""
     reason: str = ""
     choice: dict[str, Any] = field(default_factory=dict)
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second click with it asks nothing twice
+    key: str = field(
+        default_factory=lambda: uuid.uuid4().hex
+    )  # a second click with it asks nothing twice
     previews: dict[str, str] = field(default_factory=dict)  # parameters -> request id
     sent: str | None = None  # id of the request that was confirmed
     refusal: str = ""
@@ -68,7 +75,11 @@ def show() -> None:
         return
     planned = question.kind in {"drain", "reschedule"}
     body = _planned if planned else _simple
-    st.dialog(f"{_TITLES[question.kind]} {plain(question.subject)}", width="large" if planned else "medium", on_dismiss=_close)(body)(question)
+    st.dialog(
+        f"{_TITLES[question.kind]} {plain(question.subject)}",
+        width="large" if planned else "medium",
+        on_dismiss=_close,
+    )(body)(question)
 
 
 def _close() -> None:
@@ -82,7 +93,13 @@ def _planned(question: Question) -> None:
     parameters = _options(question)
     identity = repr(sorted(parameters.items()))
     if identity not in question.previews:
-        asked = _submit(question, "preview", {"action": question.kind, **parameters}, key=f"{question.key}-{len(question.previews)}", reason="")
+        asked = _submit(
+            question,
+            "preview",
+            {"action": question.kind, **parameters},
+            key=f"{question.key}-{len(question.previews)}",
+            reason="",
+        )
         if asked is None:
             return
         question.previews[identity] = asked.id
@@ -112,14 +129,37 @@ def _options(question: Question) -> dict[str, Any]:
         return {"job": question.job}
     parameters: dict[str, Any] = {"nodes": list(question.nodes)}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        mode = st.segmented_control("When", list(MODES), format_func=MODES.__getitem__, default="now", required=True, key="ask-mode")
+        mode = st.segmented_control(
+            "When",
+            list(MODES),
+            format_func=MODES.__getitem__,
+            default="now",
+            required=True,
+            key="ask-mode",
+        )
         parameters["mode"] = mode
         if mode == "deadline":
-            hours = st.number_input("Hours until then", min_value=0.1, max_value=8000.0, value=2.0, step=0.5, key="ask-hours", width=140)
+            hours = st.number_input(
+                "Hours until then",
+                min_value=0.1,
+                max_value=8000.0,
+                value=2.0,
+                step=0.5,
+                key="ask-hours",
+                width=140,
+            )
             parameters["deadline_seconds"] = hours * 3600
-        if st.toggle("Give up emptyDir data", key="ask-emptydir", help="Moves pods with data on the node's disk; that data is lost."):
+        if st.toggle(
+            "Give up emptyDir data",
+            key="ask-emptydir",
+            help="Moves pods with data on the node's disk; that data is lost.",
+        ):
             parameters["delete_emptydir_data"] = True
-        if st.toggle("Pods without owner too", key="ask-force", help="Moves pods that no controller brings back; they are gone."):
+        if st.toggle(
+            "Pods without owner too",
+            key="ask-force",
+            help="Moves pods that no controller brings back; they are gone.",
+        ):
             parameters["force"] = True
     return parameters
 
@@ -132,26 +172,49 @@ def _confirm(question: Question, parameters: dict[str, Any], plan: dict[str, Any
     stale = expires is not None and expires <= context.now()
     hard, names = plans.hard_blockers(plan), plans.to_type(plan)
     if plans.is_refused(plan):
-        st.caption("A limit refuses this, with force as well. Bring a node back first, or change the limit in the settings.")
+        st.caption(
+            "A limit refuses this, with force as well. Bring a node back first, or change the limit in the settings."
+        )
         return
     if hard:
         st.caption("Something stands in the way: see above for what lifts it.")
         return
-    reason = st.text_input("Reason", value=question.reason, key="ask-reason", placeholder="What the others should read in the audit", max_chars=500)
+    reason = st.text_input(
+        "Reason",
+        value=question.reason,
+        key="ask-reason",
+        placeholder="What the others should read in the audit",
+        max_chars=500,
+    )
     typed = ""
     if names:
-        typed = st.text_input(f"To stop it all the same, type {plain(' '.join(names))}", key="ask-typed")
+        typed = st.text_input(
+            f"To stop it all the same, type {plain(' '.join(names))}", key="ask-typed"
+        )
     ready = bool(reason.strip()) and set(typed.split()) >= set(names) and not stale
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        verb = f"{_TITLES[question.kind]} {words.count(len(question.nodes), 'node')}" if question.nodes else "Reschedule the job"
+        verb = (
+            f"{_TITLES[question.kind]} {words.count(len(question.nodes), 'node')}"
+            if question.nodes
+            else "Reschedule the job"
+        )
         if st.button(verb, type="primary", disabled=not ready, key="ask-confirm"):
-            extra = {"plan_hash": plan.get("hash"), **({"accept_no_capacity": names} if names else {})}
+            extra = {
+                "plan_hash": plan.get("hash"),
+                **({"accept_no_capacity": names} if names else {}),
+            }
             _send(question, question.kind, {**parameters, **extra}, reason.strip())
         if stale and st.button("Preview again", key="ask-again"):
             question.previews.clear()
             question.key = uuid.uuid4().hex
             st.rerun()
-        st.caption("The preview has expired." if stale else "A reason is needed." if not reason.strip() else f"As previewed; if the cluster changes meanwhile, nothing is done. Asked by {plain(context.author())}.")  # fmt: skip
+        st.caption(
+            "The preview has expired."
+            if stale
+            else "A reason is needed."
+            if not reason.strip()
+            else f"As previewed; if the cluster changes meanwhile, nothing is done. Asked by {plain(context.author())}."
+        )
 
 
 def _simple(question: Question) -> None:
@@ -163,11 +226,29 @@ def _simple(question: Question) -> None:
     if question.kind == "uncordon":
         st.text("Kubernetes may place pods on it again.")
         reason = st.text_input("Reason", value=question.reason, key="ask-reason", max_chars=500)
-        typed = st.text_input(f"Type {plain(question.nodes[0])} to put it in service all the same", key="ask-typed") if question.refusal else ""
-        if st.button(f"Uncordon {words.count(len(question.nodes), 'node')}", type="primary", key="ask-confirm"):
-            _send(question, "uncordon", {"nodes": list(question.nodes), **({"confirmation": typed} if typed else {})}, reason.strip())
+        typed = (
+            st.text_input(
+                f"Type {plain(question.nodes[0])} to put it in service all the same",
+                key="ask-typed",
+            )
+            if question.refusal
+            else ""
+        )
+        if st.button(
+            f"Uncordon {words.count(len(question.nodes), 'node')}",
+            type="primary",
+            key="ask-confirm",
+        ):
+            _send(
+                question,
+                "uncordon",
+                {"nodes": list(question.nodes), **({"confirmation": typed} if typed else {})},
+                reason.strip(),
+            )
     elif question.kind == "cancel":
-        st.text("It stops after the step at hand and takes back what it can: nodes it cordoned are uncordoned, jobs it suspended are resumed. What was evicted stays evicted.")
+        st.text(
+            "It stops after the step at hand and takes back what it can: nodes it cordoned are uncordoned, jobs it suspended are resumed. What was evicted stays evicted."
+        )
         if st.button("Cancel the operation", type="primary", key="ask-confirm"):
             _send(question, "cancel", {"operation_id": question.operation_id}, "")
     else:
@@ -177,11 +258,23 @@ def _simple(question: Question) -> None:
 def _choice(question: Question) -> None:
     choice = question.choice
     st.text(str(choice.get("label", "")))
-    parts.notes("ask-warning", [parts.note(str(choice["warning"]), "watch")] if choice.get("warning") else [])
+    parts.notes(
+        "ask-warning",
+        [parts.note(str(choice["warning"]), "watch")] if choice.get("warning") else [],
+    )
     wanted = str(choice.get("confirmation") or "")
     typed = st.text_input(f"Type {plain(wanted)} to confirm", key="ask-typed") if wanted else ""
     if st.button("Do this", type="primary", disabled=typed.strip() != wanted, key="ask-confirm"):
-        _send(question, "choose", {"operation_id": question.operation_id, "choice": str(choice.get("name")), "confirmation": typed.strip()}, "")
+        _send(
+            question,
+            "choose",
+            {
+                "operation_id": question.operation_id,
+                "choice": str(choice.get("name")),
+                "confirmation": typed.strip(),
+            },
+            "",
+        )
 
 
 def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str) -> None:
@@ -191,12 +284,20 @@ def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str
         st.rerun()
 
 
-def _submit(question: Question, kind: str, parameters: dict[str, Any], *, key: str, reason: str) -> RequestRecord | None:
+def _submit(
+    question: Question, kind: str, parameters: dict[str, Any], *, key: str, reason: str
+) -> RequestRecord | None:
     try:
         return requests.submit(
-            context.engine(), context.cluster(), kind=kind, parameters=parameters, author=context.author(), reason=reason,
-            idempotency_key=key, now=context.now(),
-        )  # fmt: skip
+            context.engine(),
+            context.cluster(),
+            kind=kind,
+            parameters=parameters,
+            author=context.author(),
+            reason=reason,
+            idempotency_key=key,
+            now=context.now(),
+        )
     except PitwallError as error:
         parts.notes("ask-error", [parts.note(str(error), "act")])
         return None
@@ -214,7 +315,17 @@ def _await(question: Question, request_id: str, words_meanwhile: str) -> None:
         if waited < SLOW_SECONDS:
             parts.notes("ask-wait", [parts.note(f"{words_meanwhile}…", "busy")])
         else:
-            parts.notes("ask-wait", [parts.note(f"{words_meanwhile}: no answer yet. Is `pitwall worker` running? It was asked", "watch", at=words.milliseconds(record.created_at) if record else None)])  # fmt: skip
+            parts.notes(
+                "ask-wait",
+                [
+                    parts.note(
+                        f"{words_meanwhile}: no answer yet. Is `pitwall worker` running? Asked {words.age(record.created_at, context.now())} ago."
+                        if record
+                        else f"{words_meanwhile}: it is not in the store.",
+                        "watch",
+                    )
+                ],
+            )
 
     look()
 

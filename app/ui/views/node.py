@@ -3,13 +3,11 @@
 import streamlit as st
 
 from app.store.records import GpuRecord, NodeRecord, PodRecord
-from app.ui import live, travel, words
-from app.ui.components import parts
+from app.ui import context, live, travel, words
+from app.ui.components import kit, parts
 from app.ui.components.readings import readings_of
-from app.ui.components import kit
 from app.ui.guard import guarded
 from app.ui.views import asking
-from app.ui import context
 
 SEVERITIES = ("fatal", "critical", "warning", "advice", "info")
 
@@ -17,9 +15,14 @@ SEVERITIES = ("fatal", "critical", "warning", "advice", "info")
 def show(name: str) -> None:
     picture = live.node(name)
     if picture is None:
-        parts.headline("node-head", title=name, mono=True, trail=[{"text": "Nodes", "open": travel.to("nodes")}],
-                       cause={"text": "No node of this name is known.", "tone": "quiet"},
-                       action="It may have been removed from the cluster, or the address is mistyped.")  # fmt: skip
+        parts.headline(
+            "node-head",
+            title=name,
+            mono=True,
+            trail=[{"text": "Nodes", "open": travel.to("nodes")}],
+            cause={"text": "No node of this name is known.", "tone": "quiet"},
+            action="It may have been removed from the cluster, or the address is mistyped.",
+        )
         return
     head, buttons = st.columns([5, 2], vertical_alignment="top")
     with head:
@@ -38,9 +41,24 @@ def _buttons(picture: live.NodePicture) -> None:
     node = picture.node
     held = node.operation_id is not None
     if node.service in {"Cordoned", "Drained", "Under repair", "Draining"} or node.unschedulable:
-        if st.button("Uncordon…", key="uncordon", disabled=held, help="An operation holds this node: cancel it first." if held else "Lets Kubernetes place pods here again."):
+        if st.button(
+            "Uncordon…",
+            key="uncordon",
+            disabled=held,
+            help="An operation holds this node: cancel it first."
+            if held
+            else "Lets Kubernetes place pods here again.",
+        ):
             asking.open_question(asking.Question("uncordon", nodes=(node.name,)))
-    if st.button("Drain…", key="drain", type="primary", disabled=held, help="An operation holds this node." if held else "Shows what would happen first; nothing is done yet."):
+    if st.button(
+        "Drain…",
+        key="drain",
+        type="primary",
+        disabled=held,
+        help="An operation holds this node."
+        if held
+        else "Shows what would happen first; nothing is done yet.",
+    ):
         asking.open_question(asking.Question("drain", nodes=(node.name,), reason=_reason(picture)))
 
 
@@ -56,36 +74,94 @@ def _head(name: str, drawn: tuple[object, ...]) -> None:
     if picture is None or (_buttons_state(picture.node) != drawn and not asking.is_open()):
         st.rerun()
     node = picture.node
-    worst = min(picture.findings, key=lambda finding: SEVERITIES.index(finding.severity) if finding.severity in SEVERITIES else 9, default=None)
+    worst = min(
+        picture.findings,
+        key=lambda finding: (
+            SEVERITIES.index(finding.severity) if finding.severity in SEVERITIES else 9
+        ),
+        default=None,
+    )
     tone = words.node_tone(node.health, node.service)
-    health = {"word": node.health, "tone": words.health_tone(node.health, node.service), "at": words.milliseconds(node.health_since)}
-    service_tone = "busy" if node.service == "Draining" else "calm" if node.service == "In service" else "quiet"
+    health = {
+        "word": node.health,
+        "tone": words.health_tone(node.health, node.service),
+        "at": words.milliseconds(node.health_since),
+    }
+    service_tone = (
+        "busy"
+        if node.service == "Draining"
+        else "calm"
+        if node.service == "In service"
+        else "quiet"
+    )
     parts.headline(
-        "node-head", title=node.name, mono=True,
-        trail=[{"text": "Nodes", "open": travel.to("nodes")}, {"text": node.block or "no block", "open": travel.to("nodes", search=node.block or "")},
-               {"text": node.rack or "no rack", "open": travel.to("nodes", search=node.rack or "")}],
-        states=[health, {"word": node.service, "tone": service_tone, "at": words.milliseconds(node.service_since) if node.service != "In service" else None}],
-        cause={"text": node.health_reason or "Nothing is wrong with it.", "tone": tone if node.health != "Healthy" else "calm"},
+        "node-head",
+        title=node.name,
+        mono=True,
+        trail=[
+            {"text": "Nodes", "open": travel.to("nodes")},
+            {"text": node.block or "no block", "open": travel.to("nodes", search=node.block or "")},
+            {"text": node.rack or "no rack", "open": travel.to("nodes", search=node.rack or "")},
+        ],
+        states=[
+            health,
+            {
+                "word": node.service,
+                "tone": service_tone,
+                "at": words.milliseconds(node.service_since)
+                if node.service != "In service"
+                else None,
+            },
+        ],
+        cause={
+            "text": node.health_reason or "Nothing is wrong with it.",
+            "tone": tone if node.health != "Healthy" else "calm",
+        },
         action=f"What to do: {worst.action}" if worst and worst.action else None,
         facts=facts_of(node),
-    )  # fmt: skip
+    )
 
 
 def facts_of(node: NodeRecord) -> list[dict[str, object]]:
     ready = {True: "Ready", False: "Not Ready", None: "not heard"}[node.kubernetes_ready]
     placing = {True: ", unschedulable", False: ", schedulable", None: ""}[node.unschedulable]
-    answering = "not known" if node.gpu_count is None else f"{node.gpu_count} of {node.gpu_count_expected or node.gpu_count}"
-    used = "not known" if node.gpu_requested is None else f"{node.gpu_requested} of {node.gpu_allocatable if node.gpu_allocatable is not None else '?'}"
+    answering = (
+        "not known"
+        if node.gpu_count is None
+        else f"{node.gpu_count} of {node.gpu_count_expected or node.gpu_count}"
+    )
+    used = (
+        "not known"
+        if node.gpu_requested is None
+        else f"{node.gpu_requested} of {node.gpu_allocatable if node.gpu_allocatable is not None else '?'}"
+    )
     odd = node.kubernetes_ready is not True
     return [
-        parts.fact("GPUs answering", answering, **({"tone": "act"} if node.gpu_count is not None and node.gpu_count < (node.gpu_count_expected or 0) else {})),
+        parts.fact(
+            "GPUs answering",
+            answering,
+            **(
+                {"tone": "act"}
+                if node.gpu_count is not None and node.gpu_count < (node.gpu_count_expected or 0)
+                else {}
+            ),
+        ),
         parts.fact("GPUs in use", used),
-        parts.fact("Kubernetes says", ready + placing, **({"tone": "blank" if node.kubernetes_ready is None else "watch"} if odd else {})),
+        parts.fact(
+            "Kubernetes says",
+            ready + placing,
+            **({"tone": "blank" if node.kubernetes_ready is None else "watch"} if odd else {}),
+        ),
         parts.fact("Kubernetes heard", None, at=words.milliseconds(node.kubernetes_observed_at)),
-        parts.fact("Agent heard", None if node.observed_at else "never", at=words.milliseconds(node.observed_at), **({"tone": "blank"} if node.health == "Unknown" else {})),
+        parts.fact(
+            "Agent heard",
+            None if node.observed_at else "never",
+            at=words.milliseconds(node.observed_at),
+            **({"tone": "blank"} if node.health == "Unknown" else {}),
+        ),
         parts.fact("Driver", node.driver_version or "not known"),
         parts.fact("Model", node.kind or "not known"),
-    ]  # fmt: skip
+    ]
 
 
 @st.fragment(run_every=live.REFRESH_SECONDS)
@@ -96,15 +172,27 @@ def _live(name: str) -> None:
         return
     if picture.operation is not None:
         operation = picture.operation
-        parts.notes("node-operation", [parts.note(
-            f"{operation.kind.capitalize()} by {operation.author}, {operation.state}: {operation.message}",
-            words.operation_tone(operation.state), open=travel.operation(operation.id), link="Watch it")])  # fmt: skip
+        parts.notes(
+            "node-operation",
+            [
+                parts.note(
+                    f"{operation.kind.capitalize()} by {operation.author}, {operation.state}: {operation.message}",
+                    words.operation_tone(operation.state),
+                    open=travel.operation(operation.id),
+                    link="Watch it",
+                )
+            ],
+        )
     pods = {pod.uid: pod for pod in picture.pods}
-    kit.mount("gpus", {
-        "now": words.milliseconds(context.now()),
-        "gpus": [card(gpu, pods, service=picture.node.service) for gpu in picture.gpus],
-        "empty": "No GPU has been reported for this node yet: is `pitwall agent` running on it?",
-    }, key="node-gpus")  # fmt: skip
+    kit.mount(
+        "gpus",
+        {
+            "now": words.milliseconds(context.now()),
+            "gpus": [card(gpu, pods, service=picture.node.service) for gpu in picture.gpus],
+            "empty": "No GPU has been reported for this node yet: is `pitwall agent` running on it?",
+        },
+        key="node-gpus",
+    )
     left, right = st.columns(2, gap="small")
     with left:
         pods_sheet(picture.pods)
@@ -116,83 +204,153 @@ def _live(name: str) -> None:
 def card(gpu: GpuRecord, pods: dict[str, PodRecord], *, service: str) -> dict[str, object]:
     pod = pods.get(gpu.pod_uid or "")
     return {
-        "uuid": gpu.uuid, "index": "?" if gpu.index is None else gpu.index, "health": gpu.health,
+        "uuid": gpu.uuid,
+        "index": "?" if gpu.index is None else gpu.index,
+        "health": gpu.health,
         "tone": words.health_tone(gpu.health, service),
-        "reason": gpu.health_reason if gpu.health != "Healthy" else "", "since": words.milliseconds(gpu.health_since),
-        "pci": gpu.pci_bus_id or "not known", "serial": gpu.serial or "not known",
-        "pod": _pod_link(pod) if pod else {"text": gpu.pod_uid, "open": travel.to("nodes", name=gpu.node)} if gpu.pod_uid else None,
+        "reason": gpu.health_reason if gpu.health != "Healthy" else "",
+        "since": words.milliseconds(gpu.health_since),
+        "pci": gpu.pci_bus_id or "not known",
+        "serial": gpu.serial or "not known",
+        "pod": _pod_link(pod)
+        if pod
+        else {"text": gpu.pod_uid, "open": travel.to("nodes", name=gpu.node)}
+        if gpu.pod_uid
+        else None,
         "readings": readings_of(gpu),
-    }  # fmt: skip
+    }
 
 
 def _pod_link(pod: PodRecord) -> dict[str, object]:
     job = pod.owner.partition("/")[2] or pod.name
     text = f"{job}, rank {pod.rank}" if pod.rank is not None else pod.name
-    return {"text": text, "open": travel.job(pod.job_uid) if pod.job_uid else travel.node(pod.node or "")}
+    return {
+        "text": text,
+        "open": travel.job(pod.job_uid) if pod.job_uid else travel.node(pod.node or ""),
+    }
 
 
 def pods_sheet(pods: tuple[PodRecord, ...]) -> None:
     ordered = sorted(pods, key=lambda pod: (-pod.gpus, pod.namespace, pod.name))
     rows = [
-        parts.row(pod.uid, {
-            "pod": {"text": pod.name, "second": f"{pod.namespace} · {pod.owner or 'no owner'}", **({"open": travel.job(pod.job_uid)} if pod.job_uid else {})},
-            "rank": "–" if pod.rank is None else str(pod.rank),
-            "gpus": pod.gpus,
-            "state": pod_state(pod),
-            "age": words.milliseconds(pod.deleted_at or pod.started_at),
-        })
+        parts.row(
+            pod.uid,
+            {
+                "pod": {
+                    "text": pod.name,
+                    "second": f"{pod.namespace} · {pod.owner or 'no owner'}",
+                    **({"open": travel.job(pod.job_uid)} if pod.job_uid else {}),
+                },
+                "rank": "–" if pod.rank is None else str(pod.rank),
+                "gpus": pod.gpus,
+                "state": pod_state(pod),
+                "age": words.milliseconds(pod.deleted_at or pod.started_at),
+            },
+        )
         for pod in ordered
-    ]  # fmt: skip
+    ]
     parts.sheet(
-        "node-pods", label="Pods on this node", title="Pods", count=str(len(pods)) if pods else "", rows=rows, dense=True,
-        columns=[parts.column("pod", "Pod", "two"), parts.column("rank", "Rank", right=True), parts.column("gpus", "GPUs", "number"),
-                 parts.column("state", "State", "state"), parts.column("age", "For", "age", right=True)],
+        "node-pods",
+        label="Pods on this node",
+        title="Pods",
+        count=str(len(pods)) if pods else "",
+        rows=rows,
+        dense=True,
+        columns=[
+            parts.column("pod", "Pod", "two"),
+            parts.column("rank", "Rank", right=True),
+            parts.column("gpus", "GPUs", "number"),
+            parts.column("state", "State", "state"),
+            parts.column("age", "For", "age", right=True),
+        ],
         empty="No pod is on this node.",
-    )  # fmt: skip
+    )
 
 
 def pod_state(pod: PodRecord) -> dict[str, str]:
     if pod.deleted_at is not None:
         return parts.state("Terminating", "busy")
     if pod.phase == "Running":
-        return parts.state("Running", "calm") if pod.ready else parts.state("Running, not ready", "watch")
-    return parts.state(pod.phase, {"Succeeded": "quiet", "Failed": "watch", "Pending": "watch"}.get(pod.phase, "blank"))
+        return (
+            parts.state("Running", "calm")
+            if pod.ready
+            else parts.state("Running, not ready", "watch")
+        )
+    return parts.state(
+        pod.phase,
+        {"Succeeded": "quiet", "Failed": "watch", "Pending": "watch"}.get(pod.phase, "blank"),
+    )
 
 
 def findings_sheet(picture: live.NodePicture) -> None:
     index = {gpu.uuid: gpu.index for gpu in picture.gpus}
     handled = words.health_tone("Failing", picture.node.service) == "quiet"
     rows = [
-        parts.row(finding.episode, {
-            "what": {"text": finding.message, "second": finding.action},
-            "gpu": "node" if finding.gpu_uuid is None else f"GPU {index.get(finding.gpu_uuid, '?')}",
-            "severity": parts.state(finding.severity.capitalize(), "quiet" if handled else words.severity_tone(finding.severity)),
-            "age": words.milliseconds(finding.opened_at),
-        })
+        parts.row(
+            finding.episode,
+            {
+                "what": {"text": finding.message, "second": finding.action},
+                "gpu": "node"
+                if finding.gpu_uuid is None
+                else f"GPU {index.get(finding.gpu_uuid, '?')}",
+                "severity": parts.state(
+                    finding.severity.capitalize(),
+                    "quiet" if handled else words.severity_tone(finding.severity),
+                ),
+                "age": words.milliseconds(finding.opened_at),
+            },
+        )
         for finding in picture.findings
-    ]  # fmt: skip
+    ]
     parts.sheet(
-        "node-findings", label="Open findings", title="Findings", count=str(len(rows)) if rows else "", rows=rows, dense=True,
-        columns=[parts.column("what", "Cause and what to do", "two"), parts.column("gpu", "On"),
-                 parts.column("severity", "Severity", "state"), parts.column("age", "For", "age", right=True)],
+        "node-findings",
+        label="Open findings",
+        title="Findings",
+        count=str(len(rows)) if rows else "",
+        rows=rows,
+        dense=True,
+        columns=[
+            parts.column("what", "Cause and what to do", "two"),
+            parts.column("gpu", "On"),
+            parts.column("severity", "Severity", "state"),
+            parts.column("age", "For", "age", right=True),
+        ],
         empty="No finding is open.",
-    )  # fmt: skip
+    )
 
 
-_EVENT_WORDS = {"xid": "XID", "finding_opened": "Opened", "finding_closed": "Closed", "node_health": "Health"}
+_EVENT_WORDS = {
+    "xid": "XID",
+    "finding_opened": "Opened",
+    "finding_closed": "Closed",
+    "node_health": "Health",
+}
 
 
 def events_sheet(picture: live.NodePicture) -> None:
     rows = [
-        parts.row(f"{event.at.timestamp()}-{event.kind}-{event.code}-{event.gpu_uuid}-{at}", {
-            "age": words.milliseconds(event.at),
-            "kind": _EVENT_WORDS.get(event.kind, event.kind),
-            "message": f"{event.message}{f' ({event.count} times)' if event.count > 1 else ''}" or event.code,
-        })
+        parts.row(
+            f"{event.at.timestamp()}-{event.kind}-{event.code}-{event.gpu_uuid}-{at}",
+            {
+                "age": words.milliseconds(event.at),
+                "kind": _EVENT_WORDS.get(event.kind, event.kind),
+                "message": f"{event.message}{f' ({event.count} times)' if event.count > 1 else ''}"
+                or event.code,
+            },
+        )
         for at, event in enumerate(picture.events)
-    ]  # fmt: skip
+    ]
     parts.sheet(
-        "node-events", label="Events", title="Events", rows=rows, dense=True, height=420,
-        columns=[parts.column("age", "Ago", "age", width="72px"), parts.column("kind", "What", "soft", width="72px"), parts.column("message", "Message", wrap=True)],
+        "node-events",
+        label="Events",
+        title="Events",
+        rows=rows,
+        dense=True,
+        height="420px",
+        columns=[
+            parts.column("age", "Ago", "age", width="72px"),
+            parts.column("kind", "What", "soft", width="72px"),
+            parts.column("message", "Message", wrap=True),
+        ],
         empty="Nothing has happened here since Pitwall watches.",
-    )  # fmt: skip
+    )

@@ -30,20 +30,48 @@ def _live(version: str | None) -> None:
     if (fleet.version if fleet else None) != version:
         st.rerun()  # other nodes: their names must come first
     status, worst = live.status(), live.worst_nodes()
-    parts.figures("figures", figures_of(status, in_service=failing_in_service(fleet)))
+    parts.notes("blind", blind_notes(status))
     if fleet is None:
-        parts.notes("empty", [parts.note(
-            "No node is known yet. Start `pitwall agent` on the nodes and `pitwall worker` beside this page; "
-            "the map appears with the first report.")])  # fmt: skip
+        parts.notes(
+            "empty",
+            [
+                parts.note(
+                    "No node is known yet. Start `pitwall agent` on the nodes and `pitwall worker` beside this page; "
+                    "the map appears with the first report."
+                )
+            ],
+        )
         return
+    parts.figures("figures", figures_of(status, in_service=failing_in_service(fleet)))
     left, right = st.columns([5, 3], gap="small")
     with left:
         fleet_map.mount_map(fleet, worst, height=MAP_HEIGHT_PIXELS)
     with right:
-        under_way = [operation for operation in live.operations_page(open_only=True)]
+        under_way = list(live.operations_page(open_only=True))
         if under_way:
             operations_sheet(under_way)
         worst_sheet(worst[:WORST_SHOWN], total=len(worst))
+
+
+_BLINDNESS = {
+    "agents": "The agents are not heard: health below is what they said last.",
+    "kubernetes": "Kubernetes is not heard: pods, jobs and cordons below are what it said last, and nothing is done by itself.",
+    "worker": "No worker is at work: nothing that is asked for will be done. Start `pitwall worker`.",
+    "ingest": "Ingest is not heard: agents' reports are not taken in.",
+}
+
+
+def blind_notes(status: StatusRecord) -> list[dict[str, object]]:
+    """What can't be believed now, in words: a blind source must not look like a calm fleet."""
+    return [
+        parts.note(
+            _BLINDNESS[source.source],
+            "watch" if source.state == "late" else "act",
+            at=words.milliseconds(source.last_ok_at),
+        )
+        for source in status.sources
+        if source.source in _BLINDNESS and source.state != "ok"
+    ]
 
 
 def failing_in_service(fleet: live.Fleet | None) -> int:
@@ -52,33 +80,74 @@ def failing_in_service(fleet: live.Fleet | None) -> int:
         return 0
     codes = unpack(fleet.node_state)
     handled = [SERVICE_CODES[name] for name in ("Draining", "Drained", "Under repair")]
-    return int(numpy.count_nonzero((codes & 3 == HEALTH_CODES["Failing"]) & ~numpy.isin(codes >> 2, handled)))
+    return int(
+        numpy.count_nonzero(
+            (codes & 3 == HEALTH_CODES["Failing"]) & ~numpy.isin(codes >> 2, handled)
+        )
+    )
 
 
 def figures_of(status: StatusRecord, *, in_service: int) -> list[dict[str, object]]:
     """The six numbers, in the order in which one asks them at night."""
     counts = status.counts
-    failing, unknown = counts.nodes_by_health.get("Failing", 0), counts.nodes_by_health.get("Unknown", 0)
+    failing, unknown = (
+        counts.nodes_by_health.get("Failing", 0),
+        counts.nodes_by_health.get("Unknown", 0),
+    )
     away = words.total(counts.nodes_by_service, "Cordoned", "Draining", "Drained", "Under repair")
     return [
-        _figure("Jobs at risk", counts.jobs_at_risk, tone="act", of=f"of {counts.jobs_running:,} running",
-                help="Jobs with a rank on a node that is Failing or Unknown.", open=travel.to("jobs", show="at risk")),
+        _figure(
+            "Jobs at risk",
+            counts.jobs_at_risk,
+            tone="act",
+            of=f"of {counts.jobs_running:,} running",
+            help="Jobs with a rank on a node that is Failing or Unknown.",
+            open=travel.to("jobs", show="at risk"),
+        ),
         _figure("Open incidents", counts.incidents_open, tone="watch", open=travel.to("incidents")),
-        _figure("Failing nodes", failing, tone="act" if in_service else "quiet", of=f"of {counts.nodes:,}",
-                note=f"{in_service} still in service" if in_service else "all out of service or draining" if failing else "",
-                help="Red while one of them is in service: jobs can still be placed on it.", open=travel.to("nodes", health="Failing")),
-        _figure("Unknown nodes", unknown, tone="blank", help="No recent report: neither healthy nor failing is known.",
-                open=travel.to("nodes", health="Unknown")),
-        _figure("Out of service", away, tone="quiet", note=away_note(counts.nodes_by_service), open=travel.to("nodes", service="Drained")),
-        {"label": "GPUs free", "value": f"{counts.gpus_free:,}", "of": f"of {counts.gpus_usable:,} usable",
-         "note": f"{counts.gpus:,} in all", "tone": "calm",
-         "help": "Usable: on nodes that are Ready, schedulable and neither Failing nor Unknown."},
-    ]  # fmt: skip
+        _figure(
+            "Failing nodes",
+            failing,
+            tone="act" if in_service else "quiet",
+            of=f"of {counts.nodes:,}",
+            note=f"{in_service} still in service"
+            if in_service
+            else "all out of service or draining"
+            if failing
+            else "",
+            help="Red while one of them is in service: jobs can still be placed on it.",
+            open=travel.to("nodes", health="Failing"),
+        ),
+        _figure(
+            "Unknown nodes",
+            unknown,
+            tone="blank",
+            help="No recent report: neither healthy nor failing is known.",
+            open=travel.to("nodes", health="Unknown"),
+        ),
+        _figure(
+            "Out of service",
+            away,
+            tone="quiet",
+            note=away_note(counts.nodes_by_service),
+            open=travel.to("nodes", service="Drained"),
+        ),
+        {
+            "label": "GPUs free",
+            "value": f"{counts.gpus_free:,}",
+            "of": f"of {counts.gpus_usable:,} usable",
+            "note": f"{counts.gpus:,} in all",
+            "tone": "calm",
+            "help": "Usable: on nodes that are Ready, schedulable and neither Failing nor Unknown.",
+        },
+    ]
 
 
 def away_note(by_service: Mapping[str, int]) -> str:
     return ", ".join(
-        f"{by_service[name]:,} {name.lower()}" for name in ("Draining", "Drained", "Under repair", "Cordoned") if by_service.get(name)
+        f"{by_service[name]:,} {name.lower()}"
+        for name in ("Draining", "Drained", "Under repair", "Cordoned")
+        if by_service.get(name)
     )
 
 
@@ -88,34 +157,69 @@ def _figure(label: str, value: int, *, tone: str, **more: object) -> dict[str, o
 
 def worst_sheet(worst: tuple[NodeRecord, ...], *, total: int) -> None:
     rows = [
-        parts.row(node.name, {
-            "node": {"text": node.name, "open": travel.node(node.name), "second": node.health_reason or node.service_reason or "no cause given"},
-            "state": parts.state(*words.node_state(node.health, node.service)),
-            "age": words.milliseconds(node.health_since if node.health != "Healthy" else node.service_since),
-        }, node=node.name, open=travel.node(node.name))
+        parts.row(
+            node.name,
+            {
+                "node": {
+                    "text": node.name,
+                    "open": travel.node(node.name),
+                    "second": node.health_reason or node.service_reason or "no cause given",
+                },
+                "state": parts.state(*words.node_state(node.health, node.service)),
+                "age": words.milliseconds(
+                    node.health_since if node.health != "Healthy" else node.service_since
+                ),
+            },
+            node=node.name,
+            open=travel.node(node.name),
+        )
         for node in worst
-    ]  # fmt: skip
+    ]
     parts.sheet(
-        "worst", label="Worst nodes", title="Worst nodes", rows=rows, dense=True, height=460,
+        "worst",
+        label="Worst nodes",
+        title="Worst nodes",
+        rows=rows,
+        dense=True,
+        height="max(460px, calc(100vh - 470px))",
         count=f"{len(rows)} of {total}" if total > len(rows) else "",
-        columns=[parts.column("node", "Node and cause", "two"), parts.column("state", "State", "state"),
-                 parts.column("age", "For", "age", right=True)],
+        columns=[
+            parts.column("node", "Node and cause", "two"),
+            parts.column("state", "State", "state"),
+            parts.column("age", "For", "age", right=True),
+        ],
         empty="Every node is healthy and in service.",
-    )  # fmt: skip
+    )
 
 
 def operations_sheet(under_way: list[OperationRecord]) -> None:
     rows = [
-        parts.row(operation.id, {
-            "what": {"text": f"{operation.kind.capitalize()} {operation.subject}", "open": travel.operation(operation.id), "second": operation.message},
-            "state": parts.state(operation.state, words.operation_tone(operation.state)),
-            "age": words.milliseconds(operation.created_at),
-        }, open=travel.operation(operation.id))
+        parts.row(
+            operation.id,
+            {
+                "what": {
+                    "text": f"{operation.kind.capitalize()} {operation.subject}",
+                    "open": travel.operation(operation.id),
+                    "second": operation.message,
+                },
+                "state": parts.state(operation.state, words.operation_tone(operation.state)),
+                "age": words.milliseconds(operation.created_at),
+            },
+            open=travel.operation(operation.id),
+        )
         for operation in under_way[:5]
-    ]  # fmt: skip
+    ]
     parts.sheet(
-        "under-way", label="Operations under way", title="Under way", rows=rows, dense=True,
-        columns=[parts.column("what", "Operation", "two"), parts.column("state", "State", "state"),
-                 parts.column("age", "For", "age", right=True)],
-        empty="", more=f"and {len(under_way) - 5} more" if len(under_way) > 5 else None,
-    )  # fmt: skip
+        "under-way",
+        label="Operations under way",
+        title="Under way",
+        rows=rows,
+        dense=True,
+        columns=[
+            parts.column("what", "Operation", "two"),
+            parts.column("state", "State", "state"),
+            parts.column("age", "For", "age", right=True),
+        ],
+        empty="",
+        more=f"and {len(under_way) - 5} more" if len(under_way) > 5 else None,
+    )

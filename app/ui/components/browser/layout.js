@@ -12,7 +12,7 @@ function layOut(topology, { width, height, byGpu }) {
     let fit = null;
     for (let step = 0; step < 12; step++) {
       const unit = (low + high) / 2;
-      const plan = place(topology, { width, unit, across, byGpu });
+      const plan = place(topology, { width, unit, across, byGpu, sizeOnly: true });
       if (plan.height <= height && plan.width <= width) (fit = plan), (low = unit);
       else high = unit;
     }
@@ -25,17 +25,18 @@ function layOut(topology, { width, height, byGpu }) {
 
 const BLOCK_TITLE = 20, RACK_TITLE = 15, BLOCK_GAP = 18;
 
-function place(topology, { width, unit, across, byGpu }) {
+// With sizeOnly the nodes' own places are left out: the search above asks hundreds of times.
+function place(topology, { width, unit, across, byGpu, sizeOnly = false }) {
   const slots = topology.slots;
   const cell = { width: unit, height: byGpu ? Math.max(unit * 1.15, unit) : unit };
   const label = byGpu && cell.height >= 10 ? 20 : 0; // the node's own number, left of its GPUs
   const gap = unit >= 6 ? 3 : unit >= 3 ? 1 : unit * 0.2;
   const node = { width: (byGpu ? slots * unit : unit) + label, height: cell.height };
   const rackGap = Math.max(gap * 2, unit >= 6 ? 14 : unit >= 3 ? 6 : 2);
-  const boxes = [], xs = new Float32Array(topology.names.length), ys = new Float32Array(topology.names.length);
+  const boxes = [], nodes = sizeOnly ? 0 : topology.names.length, xs = new Float32Array(nodes), ys = new Float32Array(nodes);
   let x = 0, y = 0, shelf = 0, right = 0;
   for (const block of topology.blocks) {
-    const most = block.racks.reduce((high, rack) => Math.max(high, rack.count), 1);
+    const most = block.most;
     const columns = byGpu ? Math.ceil(most / 16) : Math.max(1, Math.ceil(Math.sqrt(most)));
     const rows = Math.ceil(most / columns);
     const rackWidth = columns * node.width + (columns - 1) * gap * (byGpu ? 3 : 1);
@@ -47,6 +48,12 @@ function place(topology, { width, unit, across, byGpu }) {
     const lines = Math.ceil(block.racks.length / inRow);
     const blockHeight = blockTitle + lines * rackHeight + (lines - 1) * rackGap;
     if (x > 0 && x + blockWidth > width) (x = 0), (y += shelf + BLOCK_GAP), (shelf = 0);
+    right = Math.max(right, x + blockWidth);
+    shelf = Math.max(shelf, blockHeight);
+    if (sizeOnly) {
+      x += blockWidth + BLOCK_GAP;
+      continue;
+    }
     const box = { name: block.name, x, y, width: blockWidth, height: blockHeight, title: blockTitle, racks: [] };
     block.racks.forEach((rack, at) => {
       const left = x + (at % inRow) * (rackWidth + rackGap);
@@ -61,8 +68,6 @@ function place(topology, { width, unit, across, byGpu }) {
     });
     boxes.push(box);
     x += blockWidth + BLOCK_GAP;
-    right = Math.max(right, x - BLOCK_GAP);
-    shelf = Math.max(shelf, blockHeight);
   }
   return { unit, across, label, gap, boxes, xs, ys, nodeWidth: node.width - label, nodeHeight: node.height, width: right, height: y + shelf };
 }

@@ -31,6 +31,7 @@ pitwall.kinds.names = async (root, data) => {
       return { name: rack, first, count: ends.length, prefix };
     }) });
   }
+  for (const block of topology.blocks) block.most = block.racks.reduce((high, rack) => Math.max(high, rack.count), 1);
   topology.index = new Map(topology.names.map((name, index) => [name, index]));
   pitwall.topologies.clear();
   pitwall.topologies.set(header.version, topology);
@@ -116,7 +117,8 @@ function makeMap(root) {
     ratio = globalThis.devicePixelRatio || 1;
     width = Math.floor(stage.clientWidth);
     if (!width || !map.topology) return;
-    const room = Math.max(300, Math.min(map.header.height ?? 560, 1400));
+    // As much of the window as is left below the map's head, but never less than the page asks for.
+    const room = Math.min(1800, Math.max(map.header.height, innerHeight - stage.getBoundingClientRect().top - scrolled() - 44));
     map.byGpu = map.gpus !== null;
     map.plan = layOut(map.topology, { width: width - 2, height: room, byGpu: map.byGpu });
     height = Math.ceil(Math.min(room, map.plan.height) + 2);
@@ -125,6 +127,9 @@ function makeMap(root) {
     canvas.style.height = `${height}px`;
     readColors();
   }
+
+  // How far the page is scrolled: a map laid out while scrolled must not come out taller.
+  const scrolled = () => stage.closest('[data-testid="stMain"]')?.scrollTop ?? scrollY;
 
   map.update = (header, nodes, gpus) => {
     const relaid = !map.header || map.header.version !== header.version || (map.gpus === null) !== (gpus === null) || map.header.height !== header.height;
@@ -183,6 +188,7 @@ function makeMap(root) {
     if (map.gpus) for (const index of visible) drawNodeByGpu(index, w, t, dimmed(index));
     else drawNodes(visible, w, t, dimmed);
     drawMarks(w, t);
+    canvas.dataset.ownPainted = looks.length; // tests wait for it
   }
 
   function drawTitles() {
@@ -228,9 +234,11 @@ function makeMap(root) {
       context.globalAlpha = dim ? 0.18 : 1;
       context.fillStyle = fills[look];
       context.beginPath();
+      // A cell of two pixels would be lost among thousands: what is not well is drawn larger than it is.
+      const grown = look >= 4 ? Math.max(0, (4 - w) / 2) : 0;
       for (const index of group) {
         const [x, y] = at(index);
-        context.rect(x, y, w, t);
+        context.rect(x - grown, y - grown, w + 2 * grown, t + 2 * grown);
       }
       context.fill();
       if (w >= 6 && (look === 1 || look === 2 || look === 3)) {

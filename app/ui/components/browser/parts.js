@@ -50,7 +50,7 @@ pitwall.kinds.headline = (root, data, component) => {
 pitwall.kinds.notes = (root, data, component) => {
   listen(root, component);
   show(root, h("ul", { class: "pw-notes" }, data.notes.map((note) =>
-    h("li", { class: `pw-note pw-${note.tone}` }, glyph(note.tone), h("span", {}, note.text, note.at ? [" ", age(note.at, { suffix: " ago" })] : null,
+    h("li", { class: `pw-note pw-${note.tone}` }, glyph(note.tone), h("span", {}, note.text, note.at ? [" ", age(note.at, { prefix: "Last heard ", suffix: " ago." })] : null,
       note.open ? [" ", link(note.open, note.link)] : null)))));
 };
 
@@ -84,7 +84,7 @@ pitwall.kinds.sheet = (root, data, component) => {
         columns.map((column) => h("td", { class: `pw-c-${column.kind}${column.right ? " pw-right" : ""}${column.wrap ? " pw-wrap" : ""}`, title: column.kind === "text" || column.kind === "mono" ? row.cells[column.key] : null }, cell(column, row.cells[column.key])))))));
   show(root, h("section", { class: "pw-panel" },
     data.title ? h("h2", {}, data.title, data.count ? h("span", { class: "pw-count" }, data.count) : null) : null,
-    data.rows.length ? h("div", { class: "pw-scroll", style: data.height ? `max-height:${data.height}px` : null, tabindex: data.height ? 0 : null, role: data.height ? "region" : null, "aria-label": data.height ? data.label : null }, table) : h("p", { class: "pw-empty" }, data.empty),
+    data.rows.length ? h("div", { class: "pw-scroll", style: data.height ? `max-height:${data.height}` : null, tabindex: data.height ? 0 : null, role: data.height ? "region" : null, "aria-label": data.height ? data.label : null }, table) : h("p", { class: "pw-empty" }, data.empty),
     data.more ? h("p", { class: "pw-more" }, data.more) : null));
 };
 
