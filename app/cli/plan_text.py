@@ -32,10 +32,12 @@ def stands_against(plan: dict[str, Any]) -> str | None:
     """One sentence when the plan can't be carried out as it is, else None."""
     limits = plan.get("limits", {})
     if limits.get("verdict") == "refused":
-        lines = limits.get("lines", [])
-        return (
-            printable("; ".join(line.get("message", "") for line in lines)) or "a limit refuses it"
-        )
+        against = [
+            line.get("message", "")
+            for line in limits.get("lines", [])
+            if line.get("after", 0) > line.get("limit", 0)
+        ]
+        return printable(" ".join(against)) or "a limit refuses it"
     blockers = plan.get("blockers", [])
     return printable(" ".join(blockers)) if blockers else None
 

@@ -146,12 +146,15 @@ def test_each_refusal_has_its_exit_code_and_tells_why(
 def test_a_plan_that_a_limit_refuses_ends_with_3_before_anything_is_asked_for(
     server: V1, pitwall: Run
 ) -> None:
-    lines = [{"name": "a", "limit": 6, "now": 6, "after": 7, "message": "6 of 64 nodes are out."}]
+    lines = [
+        {"name": "a", "limit": 6, "now": 6, "after": 7, "message": "6 of 64 nodes are out."},
+        {"name": "b", "limit": 6, "now": 0, "after": 1, "message": "0 were taken out."},
+    ]
     _answer_with_plan(server, limits={"verdict": "refused", "lines": lines})
     for last in ("--yes", "--dry-run"):
         ended = pitwall(*DRAIN, last, url=server.url)
         assert ended.code == 3
-        assert "6 of 64 nodes are out." in ended.err
+        assert ended.err.endswith("can't be carried out: 6 of 64 nodes are out.\n")
     assert server.posted("drain") == []
 
 
