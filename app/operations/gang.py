@@ -39,14 +39,19 @@ def move_gang(
     pods: its pods on the nodes that must go, maybe none any more.
     """
     unit = _remember(draft, workload, pods, view=observed.view)
-    if draft.operation.done(RESUME, workload.uid) or unit.resumed_by_others:
+    if draft.operation.done(RESUME, workload.uid):
         _came_back(draft, workload, pods, view=observed.view)
     elif draft.operation.step(RESUME, workload.uid) is not None:
         take_resume(draft, workload)
+    elif unit.resumed_by_others:
+        _came_back(draft, workload, pods, view=observed.view)
     elif draft.operation.done(SUSPEND, workload.uid):
         _stop(draft, workload, unit, view=observed.view)
     elif workload.suspended and workload.suspended_by != draft.operation.id:
         _wait_for_others(draft, workload, unit, view=observed.view)
+    elif workload.suspended_by == draft.operation.id and not workload.suspended:
+        # The suspend has landed, whatever became of its answer, and somebody let it go on.
+        _resumed_by_others(draft, workload, unit)
     elif draft.operation.step(SUSPEND, workload.uid) is not None:
         # Its answer is not known, or it was no: it finds out itself whether it has been done.
         draft.take(_suspend_step(workload))
@@ -155,8 +160,7 @@ def _stop(draft: Draft, workload: Workload, unit: Unit, *, view: ClusterView) ->
         if workload.generation <= unit.generation_before:
             draft.wait(f"Waiting to see {_name(workload)} suspended.")
             return
-        draft.remember_unit(workload.uid, msgspec.structs.replace(unit, resumed_by_others=True))
-        draft.wait(f"{_name(workload)} was resumed by somebody else.")
+        _resumed_by_others(draft, workload, unit)
         return
     if workload.suspended_by != draft.operation.id:
         draft.block(
@@ -200,6 +204,14 @@ def _stop(draft: Draft, workload: Workload, unit: Unit, *, view: ClusterView) ->
         *(power_off_offer(node) for node in dead),
         wait_offer(),
     )
+
+
+def _resumed_by_others(draft: Draft, workload: Workload, unit: Unit) -> None:
+    """Nobody is fought: the job runs on. Where our annotation is still on it, a resume takes it off."""
+    draft.remember_unit(workload.uid, msgspec.structs.replace(unit, resumed_by_others=True))
+    draft.wait(f"{_name(workload)} was resumed by somebody else.")
+    if workload.suspended_by == draft.operation.id:
+        take_resume(draft, workload)
 
 
 def _wait_for_others(draft: Draft, workload: Workload, unit: Unit, *, view: ClusterView) -> None:

@@ -20,13 +20,18 @@ from app.operations.model import (
     Operation,
     Progress,
     Step,
+    StepRow,
     Wait,
 )
 from app.operations.progress import progress_of
 from app.operations.retreat import retreat
 from app.operations.survey import Surveyed, holds_node, pods_to_move, survey
 from app.operations.verdicts import judge_unit
+from k8s.nodes import read_hold
 from k8s.objects import is_terminal
+
+UNSEEN_SECONDS = 30.0
+"""A cordon that the view does not show for so long was undone before it could be seen."""
 
 SETTLE_SECONDS = 1.0
 """After a cordon, before a node can be called empty: a bind that was under way lands within it."""
@@ -50,13 +55,14 @@ def next_step(operation: Operation, observed: Observed, now: datetime) -> Decisi
         options=operation.options,
         now=now,
     )
-    memory = _look(operation, surveyed, observed)
+    memory = _look(operation, surveyed, observed, now)
     progress = progress_of(operation, memory, surveyed, observed=observed)
     draft = Draft(operation, memory, now)
     if operation.cancel_requested_by or memory.stopped:
         return retreat(operation, draft, observed=observed, progress=progress)
     _cordon(operation, draft, observed)
-    if draft.steps or draft.blocks or draft.held:
+    _await_cordons(operation, draft, observed)
+    if draft.steps or draft.blocks or draft.held or draft.waits:
         return draft.decision(progress)
     if _lets_complete(operation, now):
         _wait_for_completion(draft, surveyed)
@@ -69,7 +75,9 @@ def next_step(operation: Operation, observed: Observed, now: datetime) -> Decisi
     return _end_or(draft, surveyed, progress, observed)
 
 
-def _look(operation: Operation, surveyed: list[Surveyed], observed: Observed) -> Memory:
+def _look(
+    operation: Operation, surveyed: list[Surveyed], observed: Observed, now: datetime
+) -> Memory:
     """Remembers what has been seen, and notices what stops the operation by itself."""
     memory = operation.memory
     pods = {found.uid: found.node for found in surveyed if found.leaving}
@@ -90,10 +98,14 @@ def _look(operation: Operation, surveyed: list[Surveyed], observed: Observed) ->
         if node.spec.unschedulable:
             seen.add(name)
             continue
-        undone = operation.done(UNCORDON, node.metadata.uid) or memory.stopped
-        if name in seen and not undone:
+        if memory.stopped or operation.done(UNCORDON, node.metadata.uid):
+            continue
+        # The cordon and our annotation came in one PATCH: one without the other is somebody's doing.
+        hold = read_hold(node.metadata)
+        ours = hold is not None and hold.operation == operation.id
+        if name in seen or ours or _is_overdue(row, now):
             memory = msgspec.structs.replace(
-                memory, stopped=f"{name} was uncordoned by somebody else, so the drain stops."
+                memory, stopped=f"{name} was uncordoned by somebody else, so the operation stops."
             )
     if any(choice.name == "leave" for choice in memory.choices) and not memory.stopped:
         by = next(choice.by for choice in memory.choices if choice.name == "leave")
@@ -105,6 +117,13 @@ def _look(operation: Operation, surveyed: list[Surveyed], observed: Observed) ->
     return memory
 
 
+def _is_overdue(cordon: StepRow, now: datetime) -> bool:
+    """True when a cordon should have been seen long ago."""
+    return cordon.started_at is not None and now >= cordon.started_at + timedelta(
+        seconds=UNSEEN_SECONDS
+    )
+
+
 def _cordon(operation: Operation, draft: Draft, observed: Observed) -> None:
     """All nodes are cordoned before any pod is touched."""
     for name in operation.nodes:
@@ -112,6 +131,14 @@ def _cordon(operation: Operation, draft: Draft, observed: Observed) -> None:
         if node is None or operation.done(CORDON, node.metadata.uid):
             continue
         draft.take(Step(CORDON, f"Node/{name}", node.metadata.uid, f"Cordoning {name}.", node=name))
+
+
+def _await_cordons(operation: Operation, draft: Draft, observed: Observed) -> None:
+    """Nothing is moved off a node that may still be given new pods."""
+    for name in operation.nodes:
+        node = observed.view.nodes.get(name)
+        if node is not None and not node.spec.unschedulable:
+            draft.wait(f"Waiting to see {name} cordoned.")
 
 
 def _lets_complete(operation: Operation, now: datetime) -> bool:
@@ -162,9 +189,9 @@ def _confirm_empty(
         if node is None or name in leaving or operation.done(CONFIRM_EMPTY, node.metadata.uid):
             continue
         cordon = operation.step(CORDON, node.metadata.uid)
-        if not node.spec.unschedulable or cordon is None or cordon.started_at is None:
-            draft.wait(f"Waiting to see {name} cordoned.")
-        elif draft.now < cordon.started_at + timedelta(seconds=SETTLE_SECONDS):
+        if cordon is None or cordon.started_at is None:
+            continue
+        if draft.now < cordon.started_at + timedelta(seconds=SETTLE_SECONDS):
             draft.wait(f"{name} looks empty; making sure.")
         else:
             draft.take(

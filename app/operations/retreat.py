@@ -48,7 +48,8 @@ def _resume_ours(operation: Operation, draft: Draft, *, observed: Observed) -> N
             continue
         if workload is None or workload.finished:
             continue
-        ours = workload.suspended and workload.suspended_by == operation.id
+        # Where somebody has resumed it, our annotation still has to go; the resume does no more then.
+        ours = workload.suspended_by == operation.id
         # A claimed suspend may have landed without the view having shown it yet; the resume looks itself.
         unsure = suspend.state == "claimed" and not workload.suspended
         late = (

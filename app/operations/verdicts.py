@@ -54,8 +54,8 @@ def judge_unit(uid: str, unit: Unit, *, operation: Operation, view: ClusterView)
 def _judge_gang(
     workload: Workload, unit: Unit, *, operation: Operation, view: ClusterView
 ) -> Verdict:
-    resumed = operation.done(RESUME, workload.uid)
-    if not operation.done(SUSPEND, workload.uid):
+    resumed = operation.done(RESUME, workload.uid) or unit.resumed_by_others
+    if not resumed and not operation.done(SUSPEND, workload.uid):
         there = [view.pods[uid] for uid in unit.moved if uid in view.pods]
         if not workload.suspended and any(not is_terminal(pod) for pod in there):
             return WAITING, "It is not suspended yet."
@@ -66,7 +66,7 @@ def _judge_gang(
             )
         if workload.suspended:
             return LEFT, "It was suspended by somebody else before, and is left so."
-    elif not (resumed or unit.resumed_by_others):
+    elif not resumed:
         return WAITING, "It is being stopped."
     elif workload.suspended and workload.suspended_by != operation.id:
         return LEFT, "It was suspended again by somebody else, and is left so."
@@ -82,7 +82,7 @@ def _returned(
     pods = [pod for pod in view.pods_of(workload.uid) if pod.metadata.uid not in unit.moved]
     ranks = {moved.rank for moved in unit.moved.values() if moved.rank is not None}
     if not ranks:
-        return _returned_by_count(unit, pods, excluded=excluded)
+        return _returned_by_count(unit, pods, excluded=excluded, most=workload.wanted_pods)
     if operation.step(SUSPEND, workload.uid) is not None:
         ranks = ranks | set(range(workload.wanted_pods))
     by_rank: dict[int | None, list[Pod]] = {}
@@ -112,9 +112,13 @@ def _runs_elsewhere(pod: Pod, excluded: Collection[str]) -> bool:
     )
 
 
-def _returned_by_count(unit: Unit, pods: list[Pod], *, excluded: Collection[str]) -> Verdict:
+def _returned_by_count(
+    unit: Unit, pods: list[Pod], *, excluded: Collection[str], most: int | None = None
+) -> Verdict:
     back = sum(1 for pod in pods if _runs_elsewhere(pod, excluded))
     wanted = max(unit.ready_before, len(unit.moved))
+    if most is not None:
+        wanted = min(wanted, most)  # some have completed since, or were too many
     if back >= wanted:
         return RETURNED, f"{back} pods are Running and Ready elsewhere."
     waiting = [pod for pod in pods if not _runs_elsewhere(pod, excluded)]

@@ -213,7 +213,7 @@ def operation(
 ) -> Operation:
     """An open operation; done: (step name, uid) that are done."""
     steps = {
-        (name, uid): StepRow(name, f"X/{uid}", uid, "done", started_at=at(-30))
+        (name, uid): StepRow(name, f"X/{uid}", uid, "done", started_at=at(-20))
         for name, uid in done
     }
     steps.update({(row.name, row.uid): row for row in rows})

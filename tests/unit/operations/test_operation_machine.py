@@ -1,0 +1,186 @@
+"""Whatever happens in whatever order, the reconciler keeps its promises, and ends once faults stop."""
+
+from collections import Counter
+from datetime import timedelta
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from model_world import OPERATION, ModelJob, ModelNode, ModelPod, ModelWorld, begin
+
+from app.operations.model import Ended
+
+DRAINED = ("n0", "n1")
+NODES = st.sampled_from(["n0", "n1", "n2", "n3", "n4"])
+
+
+class DrainMachine(RuleBasedStateMachine):
+    """A drain of two of five nodes with a gang across three and lone pods, among crashes and other people."""
+
+    @initialize(foreign=st.booleans(), mode=st.sampled_from(["now", "now", "complete"]))
+    def start(self, foreign: bool, mode: str) -> None:
+        world = self.world = ModelWorld(nodes={f"n{number}": ModelNode() for number in range(8)})
+        world.jobs = {"llm": ModelJob(True, 3), "solo": ModelJob(False, 1)}
+        world.pods = {
+            "pod-llm-a": ModelPod("llm-a", "llm", "n0", 0),
+            "pod-llm-b": ModelPod("llm-b", "llm", "n1", 1),
+            "pod-llm-c": ModelPod("llm-c", "llm", "n2", 2),
+            "pod-solo": ModelPod("solo", "solo", "n0"),
+            "exporter": ModelPod("exporter", None, "n0", daemonset=True),
+        }
+        if foreign:
+            world.nodes["n1"].cordoned = True
+            world.foreign_cordons.add("n1")
+        self.foreign_suspend = False
+        self.mode = mode
+        self.work = begin(world, *DRAINED, mode=mode)
+
+    @rule(die_at=st.none() | st.integers(0, 5))
+    def turn(self, die_at: int | None) -> None:
+        self.work.turn(die_at=die_at)
+
+    @rule()
+    def look(self) -> None:
+        self.work.view = self.world.see()
+
+    @rule(seconds=st.sampled_from([1, 10, 100]))
+    def wait(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+
+    @rule()
+    def cluster_goes_on(self) -> None:
+        self.world.end_pods()
+        self.world.place()
+
+    @rule(name=NODES, ready=st.booleans())
+    def a_node_dies_or_answers_again(self, name: str, ready: bool) -> None:
+        self.world.nodes[name].ready = ready
+
+    @rule(closed=st.booleans())
+    def a_budget_closes_or_opens(self, closed: bool) -> None:
+        self.world.budget_closed = closed
+
+    @rule(name=NODES)
+    def somebody_cordons(self, name: str) -> None:
+        found = self.world.nodes[name]
+        if not found.cordoned:
+            found.cordoned = True
+            if found.hold is None:
+                self.world.foreign_cordons.add(name)
+
+    @rule(name=NODES)
+    def somebody_uncordons(self, name: str) -> None:
+        self.world.nodes[name].cordoned = False
+        self.world.foreign_cordons.discard(name)
+
+    @rule()
+    def somebody_resumes(self) -> None:
+        work = self.world.jobs.get("llm")
+        if work is not None and work.suspended:
+            work.suspended = False
+            work.generation += 1
+
+    @rule()
+    def somebody_takes_the_suspension_over(self) -> None:
+        work = self.world.jobs.get("llm")
+        if work is not None and work.suspended and work.holder == OPERATION:
+            work.holder = None
+            work.generation += 1
+            self.foreign_suspend = True
+
+    @rule()
+    def somebody_suspends(self) -> None:
+        work = self.world.jobs.get("llm")
+        if work is not None and not work.suspended and work.holder is None:
+            work.suspended = True
+            work.generation += 1
+            self.foreign_suspend = True
+            self.world.stop_pods("llm")
+
+    @rule(name=st.sampled_from(["llm", "solo"]))
+    def somebody_deletes_a_job(self, name: str) -> None:
+        if self.world.jobs.pop(name, None) is not None:
+            self.world.stop_pods(name)
+
+    @rule()
+    def a_pod_is_bound_late(self) -> None:
+        if "solo" in self.world.jobs and not self.world.nodes["n1"].cordoned:
+            self.world.pods["pod-late"] = ModelPod("late", "solo", "n1")
+
+    @rule()
+    def cancel(self) -> None:
+        self.work.cancel()
+
+    @rule(number=st.integers(0, 3))
+    def choose(self, number: int) -> None:
+        self.work.choose(number)
+
+    @invariant()
+    def no_pod_is_evicted_twice(self) -> None:
+        if hasattr(self, "world"):
+            assert max(Counter(self.world.evicted).values(), default=0) <= 1
+
+    @invariant()
+    def no_job_is_restarted_twice(self) -> None:
+        if hasattr(self, "world"):
+            assert len(self.world.suspended) <= 1
+            assert len(self.world.resumed) <= len(self.world.suspended)
+
+    @invariant()
+    def a_foreign_cordon_is_never_undone(self) -> None:
+        if hasattr(self, "world"):
+            for name in self.world.foreign_cordons:
+                assert self.world.nodes[name].cordoned, name
+
+    @invariant()
+    def a_daemonset_pod_is_never_touched(self) -> None:
+        if hasattr(self, "world"):
+            assert "exporter" not in self.world.evicted
+            assert "exporter" in self.world.pods
+
+    @invariant()
+    def nothing_is_evicted_while_pods_may_complete(self) -> None:
+        if hasattr(self, "world") and self.mode == "complete":
+            assert not self.world.evicted
+            assert not self.world.suspended
+
+    def teardown(self) -> None:
+        """Faults stop: the drain ends by itself or by a person's word, and leaves nothing of its own suspended."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        world.budget_closed = False
+        for found in world.nodes.values():
+            found.ready = True
+        for name in world.foreign_cordons - set(DRAINED):
+            world.nodes[name].cordoned = False  # their own people give them back: room for all
+        world.foreign_cordons &= set(DRAINED)
+        for number in range(200):
+            if self.work.ended:
+                break
+            world.now += timedelta(seconds=2)
+            world.end_pods()
+            world.place()
+            self.work.view = world.see()
+            self.work.turn()
+            if self.mode == "complete" and number == 20:
+                self.work.cancel()  # its pods here run for ever
+            if number % 20 == 19:
+                self.work.choose(number // 20)
+        assert isinstance(self.work.last, Ended), self.work.last
+        self.no_pod_is_evicted_twice()
+        self.no_job_is_restarted_twice()
+        self.a_foreign_cordon_is_never_undone()
+        gang = world.jobs.get("llm")
+        if gang is not None and gang.suspended:
+            assert gang.holder != OPERATION, "the job was left suspended by us"
+
+
+TestDrainMachine = DrainMachine.TestCase
+TestDrainMachine.settings = settings(
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
