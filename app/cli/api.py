@@ -115,8 +115,8 @@ class Api:
         if response.status_code >= 400:
             raise _refusal(response, f"{method} {self.settings.url.rstrip('/')}/v1/{path}")
         try:
-            return response.json()
-        except ValueError as error:
+            return msgspec.json.decode(response.content)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CommandFailed(
                 f"{self.settings.url} answered {path} with something that is no JSON; "
                 f"set PITWALL_URL to the address of `pitwall ingest`."

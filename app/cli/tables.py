@@ -52,7 +52,10 @@ def known(value: object, unit: str = "") -> str:
 
 def printable(text: str) -> str:
     """The text on one line. What a kernel log or a pod's name could smuggle to a terminal is shown as ?."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _one_line(text: str) -> str:
