@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from threading import Lock
 
 from sqlalchemy import Connection, Engine, select
 
@@ -58,10 +59,15 @@ class ClusterSync:
         self._watcher = watcher
         self._clock = clock
         self._ended: dict[str, Holding] = {}
-        self.forget()
+        self._turn = Lock()
+        self._begin_anew()
 
     def forget(self) -> None:
         """Forgets what the store has: another worker may have written it since. The next tick starts whole."""
+        with self._turn:  # after a tick that is under way, which would bring its picture back
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._picture: Picture | None = None
         self._placements: dict[PlacementKey, Holder] = {}
         self._version = -1
@@ -75,8 +81,11 @@ class ClusterSync:
         Raises StoreError.
         """
         view = self._watcher.view()
-        if not view.synced:
-            return
+        if view.synced:
+            with self._turn:
+                self._write_changes(view)
+
+    def _write_changes(self, view: ClusterView) -> None:
         moved = self._read(view)
         if self._picture is not None and not moved and view.version == self._version:
             self._touch(view)

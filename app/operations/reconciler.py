@@ -27,6 +27,7 @@ from app.operations.model import (
     Wait,
 )
 from app.operations.reconciliation import next_step
+from app.operations.survey import fresh
 from app.store.engine import read, write
 from app.store.reads.rows import table_of
 from app.store.tables import Node
@@ -40,9 +41,6 @@ ROUNDS_A_TICK = 50
 """Most rounds of steps that one operation takes in a tick, so that none starves the others."""
 
 CALLS_AT_ONCE = 16
-BLIND_SECONDS = 60.0
-"""Without contact for so long the view is no ground to act on; watches are renewed each 30 s (k8s.reflector)."""
-
 Boundary = Callable[[str, Operation, Step], None]
 
 _node = table_of(Node)
@@ -121,7 +119,7 @@ class Reconciler:
         for _ in range(ROUNDS_A_TICK):
             assert current is not None
             now = self._clock()
-            view = self._seen(now)
+            view = fresh(self._view(), now)
             decision = next_step(current, Observed(view, health), now)
             if not isinstance(decision, Act):
                 self._store_look(current, decision, now)
@@ -132,14 +130,6 @@ class Reconciler:
                 current = ledger.read_operation(connection, self._cluster, operation.id)
             if current is None:
                 return
-
-    def _seen(self, now: datetime) -> ClusterView:
-        view = self._view()
-        if view.synced and (
-            view.observed_at is None or (now - view.observed_at).total_seconds() > BLIND_SECONDS
-        ):
-            return ClusterView()
-        return view
 
     def _take(self, operation: Operation, act: Act, view: ClusterView) -> bool:
         """Claims the steps, carries them out, stores each answer as it comes. False: look again later."""

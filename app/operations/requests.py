@@ -13,6 +13,7 @@ from app.errors import RequestRefused
 from app.operations import admission, ledger
 from app.operations.lease import LeaseKeeper, check
 from app.operations.model import Choice, Memory
+from app.operations.survey import fresh
 from app.operations.wishes import Parameters, read_nodes, read_parameters, read_wish
 from app.settings import Settings
 from app.store.engine import write
@@ -27,7 +28,7 @@ from k8s.view import ClusterView
 log = structlog.get_logger()
 
 REQUESTS_A_TICK = 50
-BLIND_SECONDS = 30.0
+UNHEARD_SECONDS = 30.0
 """A request waits so long for Kubernetes to be heard; then it is refused rather than left hanging."""
 
 _request = table_of(Request)
@@ -67,11 +68,12 @@ class RequestDesk:
         return answered
 
     def _answer(self, request: RequestRecord) -> bool:
-        now, view = self._clock(), self._view()
+        now = self._clock()
+        view = fresh(self._view(), now)
         # A cancel or a choice needs no view: it is a word to the reconciler.
         needs_view = request.kind not in ("cancel", "choose")
         if needs_view and not view.synced:
-            if (now - request.created_at).total_seconds() < BLIND_SECONDS:
+            if (now - request.created_at).total_seconds() < UNHEARD_SECONDS:
                 return False
             refused = RequestRefused(
                 "Kubernetes is not heard, so nothing can be judged: see `pitwall status`.",

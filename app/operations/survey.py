@@ -16,6 +16,10 @@ DEFAULT_GRACE_SECONDS = 30
 """A pod's grace where its spec names none (Kubernetes' default for terminationGracePeriodSeconds)."""
 
 
+BLIND_SECONDS = 60.0
+"""Without contact for so long a view is no ground to act on; watches are renewed each 30 s (k8s.reflector)."""
+
+
 class Surveyed(msgspec.Struct, frozen=True):
     """A pod and its way off the node.
 
@@ -55,6 +59,14 @@ class Surveyed(msgspec.Struct, frozen=True):
     def leaving(self) -> bool:
         """True while it must go and is not gone yet."""
         return self.way in ("evict", "restart", "block")
+
+
+def fresh(view: ClusterView, now: datetime) -> ClusterView:
+    """The view, or an empty one that is not synced when its sources have been silent for too long."""
+    if not view.synced or view.observed_at is None:
+        return ClusterView()
+    silent_seconds = (now - view.observed_at).total_seconds()
+    return view if silent_seconds <= BLIND_SECONDS else ClusterView()
 
 
 def survey(

@@ -10,7 +10,7 @@ from operation_world import ENDED, Driver, World, world_of
 JOBS = "/apis/batch/v1/namespaces/default/jobs/llm"
 NODES = "/api/v1/nodes/"
 PODS = "/api/v1/namespaces/default/pods/"
-WORLDS_AT_ONCE = 6
+WORLDS_AT_ONCE = 10
 
 # What is disturbed, and how often the write may then have been tried.
 DISTURBANCES: dict[str, dict[str, Any]] = {

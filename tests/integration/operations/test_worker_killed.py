@@ -9,7 +9,7 @@ from pathlib import Path
 
 from operation_world import CLUSTER, Crossings, Driver, Killed, World, world_of
 
-WORLDS_AT_ONCE = 6
+WORLDS_AT_ONCE = 10
 
 
 def _start(world: World) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The lease, claims and requests in the store, on SQLite and PostgreSQL."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from itertools import count
 
@@ -232,7 +233,13 @@ def desk(engine: Engine, seen, clock: Clock, **settings) -> RequestDesk:
     keeper = LeaseKeeper(engine, CLUSTER, holder="w1", clock=clock)
     keeper.renew()
     made = Settings(_env_file=None, cluster=CLUSTER, **settings)
-    return RequestDesk(engine, settings=made, view=lambda: seen, lease=keeper, clock=clock)
+    return RequestDesk(
+        engine,
+        settings=made,
+        view=lambda: replace(seen, observed_at=clock.now),
+        lease=keeper,
+        clock=clock,
+    )
 
 
 _order = count()
@@ -294,6 +301,17 @@ def test_two_drains_can_not_count_on_the_same_spare_gpus(engine: Engine) -> None
     typed = ask(engine, "drain", nodes=["b"], confirmation="two")
     desk(engine, seen, clock, **settings).tick()
     assert request(engine, CLUSTER, typed).state == "accepted"
+
+
+def test_a_view_that_has_been_silent_is_no_ground_to_accept_on(engine: Engine) -> None:
+    clock, seen = Clock(), view(node("a"))
+    keeper = LeaseKeeper(engine, CLUSTER, holder="w1", clock=clock)
+    clock.now = at(61)
+    keeper.renew()
+    made = Settings(_env_file=None, cluster=CLUSTER)
+    wish = ask(engine, "drain", nodes=["a"])
+    RequestDesk(engine, settings=made, view=lambda: seen, lease=keeper, clock=clock).tick()
+    assert request(engine, CLUSTER, wish).refusal_code == "unavailable"
 
 
 def test_a_request_waits_for_kubernetes_and_is_then_refused(engine: Engine) -> None:
