@@ -15,6 +15,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from app import settings
+from app.cli import main
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -102,42 +105,48 @@ class Ended:
 
 
 @pytest.fixture
-def pitwall(tmp_path: Path) -> Callable[..., Ended]:
-    """Runs `pitwall ...` as a process of its own in an empty folder."""
+def pitwall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Ended]]:
+    """Runs `pitwall ...` in an empty folder: in this process without a terminal, in its own with one."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, url: str = "", typed: str | None = None, **variables: str) -> Ended:
-        inherited = {key: value for key, value in os.environ.items() if "PITWALL" not in key}
-        environment = {**inherited, "PYTHONPATH": str(ROOT), **variables}
-        if url:
-            environment["PITWALL_URL"] = url
-        command = [sys.executable, "-m", "app.cli", *arguments]
-        if typed is None:
-            done = subprocess.run(
-                command,
-                cwd=tmp_path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            return Ended(done.returncode, done.stdout, done.stderr)
-        master, slave = pty.openpty()
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=tmp_path,
-                env=environment,
-                stdin=slave,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            os.write(master, typed.encode())
-            out, err = process.communicate(timeout=60)
-        finally:
-            os.close(slave)
-            os.close(master)
-        return Ended(process.returncode, out, err)
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("PITWALL")]:
+                patch.delenv(name)
+            for name, value in {**variables, **({"PITWALL_URL": url} if url else {})}.items():
+                patch.setenv(name, value)
+            if typed is not None:
+                return _run_on_terminal(arguments, typed, folder=tmp_path)
+            # A process reads its settings once; this one stands for many.
+            settings._settings.cache_clear()
+            capfd.readouterr()
+            with Path(os.devnull).open() as nothing, pytest.raises(SystemExit) as ended:
+                patch.setattr(sys, "stdin", nothing)
+                main(list(arguments))
+            out, err = capfd.readouterr()
+            return Ended(int(ended.value.code or 0), out, err)
 
-    return run
+    yield run
+    settings._settings.cache_clear()
+
+
+def _run_on_terminal(arguments: tuple[str, ...], typed: str, *, folder: Path) -> Ended:
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=slave,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.write(master, typed.encode())
+        out, err = process.communicate(timeout=60)
+    finally:
+        os.close(slave)
+        os.close(master)
+    return Ended(process.returncode, out, err)
