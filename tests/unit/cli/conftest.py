@@ -122,9 +122,10 @@ def pitwall(
             # A process reads its settings once; this one stands for many.
             settings._settings.cache_clear()
             capfd.readouterr()
-            with Path(os.devnull).open() as nothing, pytest.raises(SystemExit) as ended:
+            with Path(os.devnull).open() as nothing:
                 patch.setattr(sys, "stdin", nothing)
-                main(list(arguments))
+                with pytest.raises(SystemExit) as ended:
+                    main(list(arguments))
             out, err = capfd.readouterr()
             return Ended(int(ended.value.code or 0), out, err)
 
