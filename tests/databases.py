@@ -71,8 +71,11 @@ class Postgresql:
 
 
 @contextmanager
-def postgresql_server(*, fsync: bool = False) -> Iterator[Postgresql]:
-    """Run a server for as long as the block lasts. Raises PostgresqlMissing."""
+def postgresql_server(*, durable: bool = False) -> Iterator[Postgresql]:
+    """Run a server for as long as the block lasts; `durable`: as one in use, synced and with memory.
+
+    Raises PostgresqlMissing.
+    """
     programs = binaries()
     root = Path(tempfile.mkdtemp(prefix="pitwall-pg-"))
     prefix: list[str] = []
@@ -88,7 +91,10 @@ def postgresql_server(*, fsync: bool = False) -> Iterator[Postgresql]:
     root.chmod(0o755)
     data = root / "data"
     settings = f"-c listen_addresses= -c unix_socket_directories={root} -c max_connections=60"
-    if not fsync:
+    if durable:
+        # The default 128 MB would not hold one table of the largest fleet.
+        settings += " -c shared_buffers=1GB -c max_wal_size=8GB"
+    else:
         settings += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
     started = False
     try:

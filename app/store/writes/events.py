@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
 from sqlalchemy import Connection
 
 from app.store.writes.bulk import Upsert, clock, insert, select_where_in, upsert
@@ -38,8 +38,7 @@ HEALTH_SEVERITY = {
 }
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event to append. `episode` is the finding's, or an XID's event id."""
 
     at: datetime

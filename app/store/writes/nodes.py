@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from app.store.writes.bulk import Upsert, clock, select_where_in, upsert
@@ -50,8 +51,7 @@ _FATAL_SCORE = 400
 _MOST_FINDINGS = 99
 
 
-@dataclass(frozen=True)
-class KnownNode:
+class KnownNode(msgspec.Struct, frozen=True):
     """A node as the store has it."""
 
     health: str

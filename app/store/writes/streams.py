@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from sqlalchemy import Connection
 
 from app.store.writes.bulk import Upsert, clock, parse_time, select_where_in, upsert
@@ -31,8 +32,7 @@ _STREAM = Upsert(
 )
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """How far a node has been heard."""
 
     observed_at: datetime
@@ -40,8 +40,7 @@ class Point:
     sequence: int
 
 
-@dataclass(frozen=True)
-class NodeReports:
+class NodeReports(msgspec.Struct, frozen=True):
     """What a batch brings of one node: reports not had before, in order of observation.
 
     `before` is the newest had before the batch. `newest` is None when every report is older.
@@ -75,7 +74,8 @@ def sort_reports(connection: Connection, cluster: str, reports: Sequence[Report]
         fresh.setdefault(report.node, []).append(place)
     nodes: dict[str, NodeReports] = {}
     for node, places in fresh.items():
-        places.sort(key=lambda place: (reports[place].observed_at, reports[place].sequence))
+        if len(places) > 1:
+            places.sort(key=lambda place: (reports[place].observed_at, reports[place].sequence))
         before = newest.get(node)
         now, last = before, None
         for place in places:
