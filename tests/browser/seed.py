@@ -200,7 +200,9 @@ def _jobs(
     connection: Connection, names: list[str], *, seeded: Seeded, now: datetime, cluster: str
 ) -> dict[str, str]:
     """Jobs laid over the nodes in order, drained nodes left out; returns node -> pod uid."""
-    free = [name for name in names if name not in {seeded.drained, seeded.draining}]
+    away = {seeded.drained, seeded.draining, seeded.failing}
+    free = [name for name in names if name not in away]
+    free.insert(4, seeded.failing)  # rank 4 of the first job
     used: dict[str, str] = {}
     jobs, ranks, pods = [], [], []
     for namespace, name, team, share, gang, state, hours in _JOBS:

@@ -188,9 +188,7 @@ def _confirm(question: Question, parameters: dict[str, Any], plan: dict[str, Any
     )
     typed = ""
     if names:
-        typed = st.text_input(
-            f"To stop it all the same, type {plain(' '.join(names))}", key="ask-typed"
-        )
+        typed = _typed(" ".join(names), "To stop it all the same, type")
     ready = bool(reason.strip()) and set(typed.split()) >= set(names) and not stale
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         verb = (
@@ -227,10 +225,7 @@ def _simple(question: Question) -> None:
         st.text("Kubernetes may place pods on it again.")
         reason = st.text_input("Reason", value=question.reason, key="ask-reason", max_chars=500)
         typed = (
-            st.text_input(
-                f"Type {plain(question.nodes[0])} to put it in service all the same",
-                key="ask-typed",
-            )
+            _typed(question.nodes[0], "To put it in service all the same, type")
             if question.refusal
             else ""
         )
@@ -263,7 +258,7 @@ def _choice(question: Question) -> None:
         [parts.note(str(choice["warning"]), "watch")] if choice.get("warning") else [],
     )
     wanted = str(choice.get("confirmation") or "")
-    typed = st.text_input(f"Type {plain(wanted)} to confirm", key="ask-typed") if wanted else ""
+    typed = _typed(wanted, "To confirm, type") if wanted else ""
     if st.button("Do this", type="primary", disabled=typed.strip() != wanted, key="ask-confirm"):
         _send(
             question,
@@ -275,6 +270,12 @@ def _choice(question: Question) -> None:
             },
             "",
         )
+
+
+def _typed(wanted: str, asking_for: str) -> str:
+    """What the person types to mean it. The words stand above the field: a label is Markdown, and read aloud as typed."""
+    parts.notes("ask-to-type", [parts.note(f"{asking_for}: {wanted}", "watch")])
+    return str(st.text_input("Typed", key="ask-typed", label_visibility="collapsed"))
 
 
 def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str) -> None:

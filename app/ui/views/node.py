@@ -40,16 +40,16 @@ def _buttons_state(node: NodeRecord) -> tuple[object, ...]:
 def _buttons(picture: live.NodePicture) -> None:
     node = picture.node
     held = node.operation_id is not None
-    if node.service in {"Cordoned", "Drained", "Under repair", "Draining"} or node.unschedulable:
-        if st.button(
-            "Uncordon…",
-            key="uncordon",
-            disabled=held,
-            help="An operation holds this node: cancel it first."
-            if held
-            else "Lets Kubernetes place pods here again.",
-        ):
-            asking.open_question(asking.Question("uncordon", nodes=(node.name,)))
+    away = node.service not in {"In service", "Probation"} or bool(node.unschedulable)
+    if away and st.button(
+        "Uncordon…",
+        key="uncordon",
+        disabled=held,
+        help="An operation holds this node: cancel it first."
+        if held
+        else "Lets Kubernetes place pods here again.",
+    ):
+        asking.open_question(asking.Question("uncordon", nodes=(node.name,)))
     if st.button(
         "Drain…",
         key="drain",
@@ -184,7 +184,7 @@ def _live(name: str) -> None:
             ],
         )
     pods = {pod.uid: pod for pod in picture.pods}
-    kit.mount(
+    opened = kit.mount(
         "gpus",
         {
             "now": words.milliseconds(context.now()),
@@ -193,6 +193,7 @@ def _live(name: str) -> None:
         },
         key="node-gpus",
     )
+    travel.follow(opened)
     left, right = st.columns(2, gap="small")
     with left:
         pods_sheet(picture.pods)

@@ -5,6 +5,7 @@ import streamlit as st
 from app.store.records import OperationRecord, StepRecord
 from app.ui import live, travel, words
 from app.ui.components import parts
+from app.ui.components.text import plain
 from app.ui.guard import guarded
 from app.ui.views import asking
 
@@ -137,9 +138,9 @@ def _choices(operation: OperationRecord) -> None:
             horizontal=True, vertical_alignment="center", gap="small", key=f"choice-{at}"
         ):
             if st.button(
-                str(choice.get("label", choice.get("name")))[:80] + "…",
+                f"{plain(str(choice.get('label') or choice.get('name'))[:80])}…",
                 key=f"choose-{at}",
-                width=260,
+                width=340,
             ):
                 asking.open_question(
                     asking.Question(
