@@ -16,8 +16,8 @@ class StoreError(PitwallError):
 class RequestRefused(PitwallError):
     """A request was refused before anything was touched.
 
-    `code` is a stable word for programs: limit, budget, protected, conflict, plan_changed,
-    plan_expired, not_found, forbidden, invalid.
+    `code` is a stable word for programs: limit, budget, capacity, protected, conflict,
+    plan_changed, plan_expired, not_found, forbidden, unavailable, invalid.
     """
 
     def __init__(self, message: str, *, code: str = "invalid") -> None:
