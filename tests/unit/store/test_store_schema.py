@@ -1,6 +1,5 @@
 """Migrations make exactly the tables, on both databases, and say in one sentence what is wrong."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -119,15 +118,14 @@ def test_failed_block_stores_nothing(engine: Engine) -> None:
 
 
 def test_locked_store_says_so_in_one_sentence(
-    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.store.engine.BUSY_TIMEOUT_SECONDS", 0.1)
-    holder = sqlite3.connect(str(sqlite_engine.url.database), isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    impatient = open_store(str(sqlite_engine.url))
-    with pytest.raises(StoreError, match="held it for too long"), write(impatient):
+    monkeypatch.setattr("app.store.engine.BUSY_TIMEOUT_SECONDS", 1)
+    impatient = open_store(store_url)
+    with write(engine), pytest.raises(StoreError, match="held it for too long"), write(impatient):
         pass
-    holder.close()
+    with write(impatient) as connection:
+        connection.execute(text(AUDIT))
 
 
 def write_much(engine: Engine) -> None:
