@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from collectors.folding import Folding, Occurrence, fold, forget_old, has_news, take_untold
-from collectors.health import NodeFacts
+from collectors.health import BUILT_IN, NodeFacts, RuleSet
 from collectors.inventory import Inventory, update_inventory
 from collectors.judgement import judge
 from collectors.kernel_log import Place
@@ -31,6 +32,7 @@ from collectors.report import (
     Report,
     XidEvent,
 )
+from collectors.trends import Trends
 
 CHANGE_GAP_SECONDS = 0.5
 """Changes within this of the report before wait for it, so that a storm is no flood."""
@@ -63,6 +65,7 @@ class Desk:
         xid_window_seconds: float,
         find_pod: PodFinder,
         new_id: Callable[[], str] = new_identifier,
+        rules: RuleSet = BUILT_IN,
     ) -> None:
         self.identity = identity
         self.ledger: Ledger = memory.ledger
@@ -80,7 +83,9 @@ class Desk:
         self._xid_window_seconds = xid_window_seconds
         self._find_pod = find_pod
         self._new_id = new_id
-        self._allocations: Mapping[str, tuple[PodReference, ...]] = {}
+        self._rules = rules
+        self._trends = Trends()
+        self._allocations: Mapping[str, tuple[PodReference, ...]] | None = None
         self._sent_at: float | None = None
         self._sent_state: object = None
         self._seen_gpus: object = None
@@ -103,7 +108,10 @@ class Desk:
             if inventory is not self.inventory:
                 self.inventory, self.dirty = inventory, True
         self._known = {gpu.uuid: gpu for gpu in gpus}
-        self._judge(gpus, (), now=now)
+        trends = self._trends.observe(
+            gpus, now=poll.at, allocations_known=self._allocations is not None
+        )
+        self._judge(gpus, (), now=now, trends=trends)
 
     def take_silence(self, nvml: NvmlState, *, now: datetime) -> None:
         """NVML does not answer: what was known stays open, nothing new is known."""
@@ -202,7 +210,12 @@ class Desk:
         )
 
     def _judge(
-        self, gpus: tuple[GpuReading, ...] | None, xids: tuple[XidEvent, ...], *, now: datetime
+        self,
+        gpus: tuple[GpuReading, ...] | None,
+        xids: tuple[XidEvent, ...],
+        *,
+        now: datetime,
+        trends: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         before = self.ledger
         self.ledger = judge(
@@ -212,6 +225,8 @@ class Desk:
             gpus=gpus,
             xids=xids,
             known=self._known,
+            trends=trends,
+            rules=self._rules,
         )
         if before.open or self.ledger.open:
             self.dirty = self.dirty or self.ledger.episodes != before.episodes
@@ -233,7 +248,7 @@ class Desk:
         )
 
     def _place_pods(self, reading: GpuReading) -> GpuReading:
-        pods = self._allocations.get(reading.uuid)
+        pods = self._allocations.get(reading.uuid) if self._allocations else None
         return msgspec.structs.replace(reading, allocated_to=pods) if pods else reading
 
     def _name_gpu(self, occurrence: Occurrence) -> Occurrence:

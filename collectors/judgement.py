@@ -13,18 +13,19 @@ from typing import Any
 import msgspec
 
 from collectors.health import (
-    GPU_RULES,
-    NODE_RULES,
+    BUILT_IN,
     NodeFacts,
     Rule,
+    RuleSet,
     describe,
     read_gpu,
     read_node,
 )
-from collectors.ledger import Ledger, Moment, OpenFinding
+from collectors.ledger import Ledger, Moment, OpenFinding, Past
 from collectors.readings import GpuReading
+from collectors.recurrence import count_end, drop_old
 from collectors.report import Finding, XidEvent
-from collectors.xid_findings import apply_xid, follow, has_ended
+from collectors.xid_findings import apply_xid, carry_recovery, follow, has_ended
 
 GPU_COUNT = "gpu-count"
 
@@ -37,21 +38,25 @@ def judge(
     gpus: Sequence[GpuReading] | None = None,
     xids: Iterable[XidEvent] = (),
     known: Mapping[str, GpuReading] | None = None,
+    trends: Mapping[str, Mapping[str, Any]] | None = None,
+    rules: RuleSet = BUILT_IN,
 ) -> Ledger:
     """Return the ledger after one poll (`gpus`), or without one (None), and these XID events.
 
     Without a poll nothing about a GPU is judged: what is open stays open. `known` are the
-    last readings by UUID, by default those of this poll. XID events are taken in order; one
-    seen before (same event id, greater count) counts its repeats only.
+    last readings by UUID, by default those of this poll; `trends` what they add over time, by
+    UUID. XID events are taken in order; one seen before (same event id, greater count) counts
+    its repeats only.
     """
     opened = {entry.key: entry for entry in ledger.open}
     waiting = dict(ledger.waiting)
+    past = drop_old(ledger.past, now=moment.now) if ledger.past else {}
     by_uuid = {reading.uuid: reading for reading in gpus} if gpus is not None else None
     if opened:
-        _close_ended(opened, by_uuid, facts=facts, moment=moment)
+        _close_ended(opened, by_uuid, past, facts=facts, moment=moment)
     for reading in gpus or ():
-        read = read_gpu(reading)
-        for rule in GPU_RULES:
+        read = read_gpu(reading, trends.get(reading.uuid) if trends else None)
+        for rule in rules.gpu:
             _apply_level(
                 rule,
                 f"{rule.name}/{reading.uuid}",
@@ -64,7 +69,7 @@ def judge(
             )
     read = read_node(facts)
     lone = facts.missing_gpus[0] if len(facts.missing_gpus) == 1 else None
-    for rule in NODE_RULES:
+    for rule in rules.node:
         _apply_level(
             rule,
             rule.name,
@@ -75,13 +80,16 @@ def judge(
             gpu_uuid=lone if rule.name == GPU_COUNT else None,
         )
     for event in xids:
-        apply_xid(event, opened, known=known or by_uuid or {}, moment=moment)
-    return Ledger(open=tuple(opened.values()), waiting=waiting)
+        apply_xid(event, opened, known=known or by_uuid or {}, past=past, moment=moment)
+    if opened:
+        carry_recovery(opened, by_uuid if by_uuid is not None else known or {})
+    return Ledger(open=tuple(opened.values()), waiting=waiting, past=past)
 
 
 def _close_ended(
     opened: dict[str, OpenFinding],
     by_uuid: Mapping[str, GpuReading] | None,
+    past: dict[str, Past],
     *,
     facts: NodeFacts,
     moment: Moment,
@@ -96,6 +104,7 @@ def _close_ended(
         elif entry.cleared_by is not None:
             if has_ended(entry, reading, moment=moment):
                 del opened[key]
+                count_end(past, entry, now=moment.now)
             elif reading is not None:
                 opened[key] = follow(entry, reading)
 
@@ -119,8 +128,10 @@ def _apply_level(
     if not held:
         if waiting:
             waiting.pop(key, None)
-        if entry is not None and now - entry.last_true_at >= timedelta(
-            seconds=rule.keep_firing_seconds
+        if (
+            entry is not None
+            and not rule.sticky
+            and now - entry.last_true_at >= timedelta(seconds=rule.keep_firing_seconds)
         ):
             del opened[key]
         return

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import msgspec
 
-from collectors.health import SEVERITY_RANK
 from collectors.report import Finding
+from collectors.rule import SEVERITY_RANK
 from collectors.xid import ClearedBy
 
 
@@ -19,7 +19,7 @@ class OpenFinding(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     `cleared_by` is None for level rules. `energy_joules`, `unreachable` and `recovery_seen`
     (NVML's field 230) are what the GPU's last reading said, to tell a reset; `recovery_asked`
     is the action that an XID 154 named. `event_count` counts of `occurrences` those of the
-    event `event_id`, whose count may still rise.
+    event `event_id`, whose count may still rise. `came_back` is how often it did after its action.
     """
 
     key: str
@@ -35,17 +35,26 @@ class OpenFinding(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     occurrences: int = 1
     event_id: str | None = None
     event_count: int = 0
+    came_back: int = 0
+
+
+class Past(msgspec.Struct, frozen=True):
+    """How often an XID's finding ended by its named action, and when it last did."""
+
+    ended: int
+    last_at: datetime
 
 
 class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
     """Open findings by key, and since when a rule with a hold time has held.
 
-    `waiting` is keyed like `open`. A ledger is kept on disk, so that a restart of the agent
+    `waiting` and `past` (what has come back after its action was done) are keyed like `open`. A ledger is kept on disk, so that a restart of the agent
     opens nothing twice.
     """
 
     open: tuple[OpenFinding, ...] = ()
     waiting: dict[str, datetime] = {}
+    past: dict[str, Past] = {}
 
     @property
     def findings(self) -> list[Finding]:
@@ -83,4 +92,5 @@ def close_episodes(ledger: Ledger, episodes: Iterable[str]) -> Ledger:
     return Ledger(
         open=tuple(entry for entry in ledger.open if entry.finding.episode not in closed),
         waiting=ledger.waiting,
+        past=ledger.past,
     )

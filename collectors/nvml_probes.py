@@ -68,6 +68,11 @@ def _remapped_rows(handle: Any) -> tuple[Any, ...]:
     return correctable, uncorrectable, bool(pending), bool(failure)
 
 
+def _remap_banks(handle: Any) -> tuple[Any, ...]:
+    banks = pynvml.nvmlDeviceGetRowRemapperHistogram(handle)
+    return banks.low, banks.none
+
+
 def _sram_errors(handle: Any) -> tuple[Any, ...]:
     status = pynvml.c_nvmlEccSramErrorStatus_v1_t()
     status.version = pynvml.nvmlEccSramErrorStatus_v1
@@ -152,6 +157,7 @@ SLOW_PROBES: tuple[Probe, ...] = (
     ),
     Probe(("ecc_mode",), lambda handle: (bool(pynvml.nvmlDeviceGetEccMode(handle)[0]),)),
     Probe(("sram_uncorrected_total",), _sram_errors),
+    Probe(("remap_banks_low", "remap_banks_none"), _remap_banks),
     Probe(
         ("pcie_generation_max",),
         lambda handle: (pynvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),),

@@ -94,6 +94,8 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     remapped_uncorrectable: Small | None = None
     remap_pending: bool | None = None
     remap_failure: bool | None = None
+    remap_banks_low: Small | None = None
+    remap_banks_none: Small | None = None
 
     pcie_generation: Small | None = None
     pcie_generation_max: Small | None = None

@@ -10,6 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from collectors.actions import (
+    CONTACT_SUPPORT,
+    LOOK_UP,
+    NVLINK_WORKFLOW,
+    RESET_GPU,
+    RESET_THEN_SUPPORT,
+    RESET_WHEN_IDLE,
+    RESTART_APPLICATION,
+    RESTART_NODE,
+)
 from collectors.pci import normalise_pci
 from collectors.report import Severity
 
@@ -22,15 +32,6 @@ XidClass = Literal[
 
 APPLICATION_CLOSES_AFTER_SECONDS = 600.0
 """An application-class XID closes this long after its last occurrence (the cluster's rule)."""
-
-RESTART_APPLICATION = "Restart the application and look at its own logs first."
-RESET_GPU = "Drain the node and reset the GPU (nvidia-smi --gpu-reset)."
-RESTART_NODE = "Drain the node and restart the machine."
-CONTACT_SUPPORT = "Collect nvidia-bug-report.sh and ask the vendor's support."
-RESET_WHEN_IDLE = "Leave the job alone; reset the GPU when the node is idle."
-RESET_THEN_SUPPORT = "Drain the node, reset the GPU; when it comes back, send the board in."
-NVLINK_WORKFLOW = "Drain the node, reset its GPUs, then check the NVLink that the line names."
-LOOK_UP = "Look the code up in NVIDIA's XID catalogue; it is not one this release knows."
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,26 @@ from typing import TypeVar
 
 import msgspec
 
-from collectors.ledger import Moment, OpenFinding
+from collectors.actions import INSPECT_HARDWARE
+from collectors.ledger import Moment, OpenFinding, Past
 from collectors.readings import GpuReading
-from collectors.report import Finding, XidEvent
-from collectors.xid import APPLICATION_CLOSES_AFTER_SECONDS, XidEntry, find_entry
+from collectors.recurrence import has_come_back
+from collectors.report import Finding, Severity, XidEvent
+from collectors.rule import SEVERITY_RANK
+from collectors.xid import (
+    APPLICATION_CLOSES_AFTER_SECONDS,
+    RECOVERY_ACTIONS,
+    XidEntry,
+    find_entry,
+)
 
 ENERGY_SLACK_JOULES = 1.0
 """A fall of the energy counter beyond rounding means that the GPU was reset."""
 
 RECOVERY_CHANGED = 154
+
+RECOVERY_RULES = ("recovery-reset", "recovery-reboot", "recovery-software")
+"""The rules over NVML's field 230: for GPUs of which no XID says what happened."""
 
 T = TypeVar("T", int, float)
 
@@ -26,11 +37,13 @@ def apply_xid(
     opened: dict[str, OpenFinding],
     *,
     known: Mapping[str, GpuReading],
+    past: Mapping[str, Past],
     moment: Moment,
 ) -> None:
     """Open the event's finding in `opened`, or count its repeats on the one already open.
 
-    `known` are the last readings, for the GPU's index and the pods on it.
+    `known` are the last readings, for the GPU's index and the pods on it; `past` tells what
+    has come back after its action was done.
     """
     entry = find_entry(event.xid, kind=event.kind, text=event.text, recovery=event.recovery_action)
     rule = f"{event.kind}-{event.xid}"
@@ -49,7 +62,10 @@ def apply_xid(
         return
     reading = known.get(event.gpu_uuid or "")
     if before is None:
-        opened[key] = _open(event, entry, key=key, reading=reading, moment=moment)
+        opened[key] = _escalate(
+            _open(event, entry, key=key, reading=reading, moment=moment),
+            times=has_come_back(past, key),
+        )
         return
     counted = before.event_count if before.event_id == event.event_id else 0
     occurrences = before.occurrences + max(event.count - counted, 0)
@@ -60,7 +76,9 @@ def apply_xid(
         event_id=event.event_id,
         event_count=event.count,
         finding=msgspec.structs.replace(
-            before.finding, message=_word(event, entry, reading=reading, count=occurrences)
+            before.finding,
+            message=_word(event, entry, reading=reading, count=occurrences)
+            + _word_return(before.came_back),
         ),
     )
 
@@ -92,6 +110,55 @@ def follow(entry: OpenFinding, reading: GpuReading) -> OpenFinding:
         energy_joules=_newer(reading.energy_joules_total, entry.energy_joules),
         recovery_seen=_newer(reading.recovery_action, entry.recovery_seen),
     )
+
+
+def carry_recovery(opened: dict[str, OpenFinding], readings: Mapping[str, GpuReading]) -> None:
+    """Give the XIDs' findings the action that the driver itself asks for (NVML's field 230).
+
+    A GPU whose XID carries it needs no finding of its own for it.
+    """
+    for key, entry in list(opened.items()):
+        reading = readings.get(entry.gpu_uuid or "")
+        asked = RECOVERY_ACTIONS.get(reading.recovery_action or 0) if reading else None
+        if asked is None or asked.code == 0 or entry.cleared_by not in ("reset", "boot"):
+            continue
+        for rule in RECOVERY_RULES:
+            opened.pop(f"{rule}/{entry.gpu_uuid}", None)
+        finding = entry.finding
+        if finding.action not in (asked.action, INSPECT_HARDWARE):
+            opened[key] = msgspec.structs.replace(
+                entry,
+                finding=msgspec.structs.replace(
+                    finding,
+                    action=asked.action,
+                    severity=_worse(finding.severity, asked.severity),
+                ),
+            )
+
+
+def _worse(one: Severity, other: Severity) -> Severity:
+    return one if SEVERITY_RANK[one] >= SEVERITY_RANK[other] else other
+
+
+def _escalate(entry: OpenFinding, *, times: int) -> OpenFinding:
+    """What came back `times` after a reset or restart wants the hardware looked at."""
+    if not times or entry.cleared_by not in ("reset", "boot"):
+        return entry
+    finding = entry.finding
+    return msgspec.structs.replace(
+        entry,
+        came_back=times,
+        finding=msgspec.structs.replace(
+            finding,
+            action=INSPECT_HARDWARE,
+            severity=_worse(finding.severity, "critical"),
+            message=finding.message + _word_return(times),
+        ),
+    )
+
+
+def _word_return(times: int) -> str:
+    return f" It came back after {times} resets or restarts." if times else ""
 
 
 def _newer(new: T | None, old: T | None) -> T | None:

@@ -308,6 +308,7 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
         "nvmlDeviceGetTotalEccErrors": get_ecc_errors,
         "nvmlDeviceGetSramEccErrorStatus": structure(lambda gpu, status: None),
         "nvmlDeviceGetRemappedRows": get_remapped,
+        "nvmlDeviceGetRowRemapperHistogram": structure(_fill_histogram),
         "nvmlDeviceGetPcieReplayCounter": number(lambda gpu: 0),
         "nvmlDeviceGetCurrPcieLinkGeneration": number(lambda gpu: 5),
         "nvmlDeviceGetMaxPcieLinkGeneration": number(lambda gpu: 5),
@@ -356,6 +357,10 @@ def _fill_utilization(gpu: SimulatedGpu, rates: Any) -> None:
 def _fill_memory(gpu: SimulatedGpu, memory: Any) -> None:
     used = BUSY_MEMORY_BYTES if gpu.pid is not None else IDLE_MEMORY_BYTES
     memory.total, memory.used, memory.free = MEMORY_BYTES, used, MEMORY_BYTES - used
+
+
+def _fill_histogram(gpu: SimulatedGpu, banks: Any) -> None:
+    banks.max = 2560  # banks with all their spare rows, of an H100
 
 
 def _fill_fabric(gpu: SimulatedGpu, fabric: Any) -> None:

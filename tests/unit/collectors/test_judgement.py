@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import collectors.judgement as judgement
-from collectors.health import Condition, NodeFacts, Rule
+from collectors.actions import INSPECT_HARDWARE, RESET_GPU, RESTART_NODE
+from collectors.conditions import Condition
+from collectors.health import BUILT_IN, NodeFacts, RuleSet
 from collectors.judgement import judge
 from collectors.ledger import Ledger, Moment, close_episodes
 from collectors.readings import GpuReading
 from collectors.report import XidEvent
+from collectors.rule import Rule
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 WHOLE = NodeFacts(gpu_count=2, expected_gpus=2, silent_seconds=0.0)
@@ -45,6 +48,7 @@ class Bench:
         self.boot_id = "boot-1"
         self.numbers = itertools.count(1)
         self.known: dict[str, GpuReading] = {}
+        self.rules = BUILT_IN
 
     def step(
         self,
@@ -66,6 +70,7 @@ class Bench:
             gpus=readings,
             xids=xids,
             known=self.known,
+            rules=self.rules,
         )
         return [finding.rule for finding in self.ledger.findings]
 
@@ -219,9 +224,7 @@ def test_silence_is_a_finding_of_its_own_and_ends_with_the_answer(bench: Bench) 
     assert bench.step() == []
 
 
-def test_a_rule_with_hold_and_keep_times_neither_flaps_open_nor_shut(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rule_with_hold_and_keep_times_neither_flaps_open_nor_shut(bench: Bench) -> None:
     slow = Rule(
         name="slow",
         scope="gpu",
@@ -235,7 +238,7 @@ def test_a_rule_with_hold_and_keep_times_neither_flaps_open_nor_shut(
         hold_seconds=60,
         keep_firing_seconds=30,
     )
-    monkeypatch.setattr(judgement, "GPU_RULES", (slow,))
+    bench.rules = RuleSet(gpu=(slow,))
     hot, cool = gpu(0, temperature_celsius=85.0), gpu(0, temperature_celsius=50.0)
     assert bench.step(hot) == []
     began = bench.now
@@ -248,6 +251,69 @@ def test_a_rule_with_hold_and_keep_times_neither_flaps_open_nor_shut(
     assert bench.step(hot) == ["slow"]
     assert bench.step(cool, seconds=29) == ["slow"]
     assert bench.step(cool, seconds=2) == []
+
+
+def test_a_sticky_rule_ends_with_a_person_alone(bench: Bench) -> None:
+    (hot,) = (rule for rule in BUILT_IN.gpu if rule.name == "remap-pending")
+    bench.rules = RuleSet(gpu=(dataclasses.replace(hot, sticky=True),))
+    assert bench.step(gpu(0, remap_pending=True), gpu(1)) == ["remap-pending"]
+    assert bench.step(seconds=86_400) == ["remap-pending"]
+    bench.ledger = close_episodes(bench.ledger, bench.ledger.episodes)
+    assert bench.step() == []
+
+
+def test_the_drivers_own_action_takes_the_place_of_the_catalogues(bench: Bench) -> None:
+    bench.step(xids=[bench.xid(119)])
+    assert bench.ledger.findings[0].action == RESET_GPU
+    bench.step(gpu(0, recovery_action=2), gpu(1))
+    (finding,) = bench.ledger.findings
+    assert (finding.rule, finding.action, finding.severity) == ("xid-119", RESTART_NODE, "fatal")
+    assert bench.step(gpu(0, recovery_action=2), gpu(1), seconds=60) == ["xid-119"]
+    assert bench.step(gpu(0, recovery_action=0), gpu(1)) == []
+
+
+def test_the_drivers_action_is_a_finding_where_no_xid_says_why(bench: Bench) -> None:
+    assert bench.step(gpu(0, recovery_action=1), gpu(1)) == []
+    assert bench.step(gpu(0, recovery_action=1), gpu(1), seconds=10) == ["recovery-reset"]
+    # The XID that comes late carries it from here on.
+    assert bench.step(gpu(0, recovery_action=1), gpu(1), xids=[bench.xid(95)]) == ["xid-95"]
+
+
+def test_an_applications_xid_does_not_carry_the_drivers_action(bench: Bench) -> None:
+    bench.step(gpu(0, recovery_action=1), gpu(1), xids=[bench.xid(13)])
+    rules = bench.step(gpu(0, recovery_action=1), gpu(1), seconds=10)
+    assert sorted(rules) == ["recovery-reset", "xid-13"]
+
+
+@pytest.mark.parametrize("code", [79, 119])
+def test_what_comes_back_after_two_restarts_wants_the_hardware_inspected(
+    bench: Bench, code: int
+) -> None:
+    actions = []
+    for number in range(3):
+        bench.boot_id = f"boot-of-{number}"
+        bench.step()
+        bench.step(xids=[bench.xid(code, event=f"x{number}")])
+        actions.append(bench.ledger.findings[0].action)
+    assert INSPECT_HARDWARE not in actions[:2]
+    assert actions[2] == INSPECT_HARDWARE
+    assert "came back after 2" in bench.ledger.findings[0].message
+    bench.step(xids=[bench.xid(code, event="x2", count=3)])
+    assert "3 times. It came back after 2" in bench.ledger.findings[0].message
+    # A month on, what was is forgotten.
+    bench.boot_id = "boot-much-later"
+    bench.step(seconds=29 * 86_400)
+    bench.step(seconds=29 * 86_400)
+    bench.step(xids=[bench.xid(code, event="x9")])
+    assert bench.ledger.findings[0].action != INSPECT_HARDWARE
+
+
+def test_a_contained_error_that_comes_back_is_not_the_hardwares(bench: Bench) -> None:
+    for number in range(5):
+        bench.boot_id = f"boot-of-{number}"
+        bench.step()
+        bench.step(xids=[bench.xid(94, event=f"x{number}")])
+    assert bench.ledger.findings[0].action != INSPECT_HARDWARE
 
 
 @given(
