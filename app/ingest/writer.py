@@ -208,9 +208,12 @@ class ReportWriter:
             sequence=report.sequence,
             error=f"{type(error).__name__}: {error}",
         )
-        waiting.answer.set_exception(
-            Refusal(400, "unstorable", f"the report can't be stored: {error}")
-        )
+        if isinstance(error, StoreRefused | OverflowError):
+            refusal = Refusal(400, "unstorable", f"the report can't be stored: {error}")
+        else:
+            # Ingest's own fault: the agent keeps the report and sends it to a mended ingest.
+            refusal = Refusal(500, "internal", "Ingest failed at this report; its log says why.")
+        waiting.answer.set_exception(refusal)
 
     def _keep(self, stored: Stored) -> None:
         """Hold what frames and history need until they are due."""

@@ -37,6 +37,11 @@ RETRY_SECONDS = 5.0
 
 CONFIRM_RETRY_SECONDS = 0.5
 
+BREAK_GLASS_HINT = (
+    ". Deleting pods of a powered-off node needs the role pitwall-break-glass: bind it to the worker's "
+    "ServiceAccount (docs/architecture.md), then choose to try again."
+)
+
 
 class Answer(msgspec.Struct, frozen=True):
     """What became of a step. state: done, waiting (again after retry_after_seconds), failed.
@@ -117,7 +122,9 @@ def carry_out(
                 outcome="failed",
                 retry_after_seconds=after,
             )
-        return Answer("failed", str(error), outcome="refused" if error.status == 403 else "failed")
+        hint = BREAK_GLASS_HINT if error.status == 403 and step.name == FORCE_DELETE else ""
+        outcome = "refused" if error.status == 403 else "failed"
+        return Answer("failed", f"{error}{hint}", outcome=outcome)
     except KubernetesError as error:
         return Answer("failed", str(error), outcome="failed")
 

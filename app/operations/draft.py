@@ -62,7 +62,9 @@ class Draft:
     def block(self, message: str, *offers: Offer) -> None:
         """A person must choose."""
         self.blocks.append(message)
-        self.offers.extend(offer for offer in offers if offer not in self.offers)
+        for offer in offers:
+            if all((offer.name, offer.subject) != (had.name, had.subject) for had in self.offers):
+                self.offers.append(offer)
 
     def unit(self, uid: str) -> Unit | None:
         """What is remembered of a workload."""

@@ -71,9 +71,12 @@ def _awaited(operation: Operation, memory: Memory) -> tuple[Awaited, ...]:
     for uid, unit in memory.units.items():
         target = f"{unit.kind}/{unit.namespace}/{unit.name}"
         if unit.path == "suspend_resume" and operation.done(SUSPEND, uid):
-            stopped = operation.step(RESUME, uid) is not None
-            message = "Every rank has stopped." if stopped else "Waiting for every rank to stop."
-            found.append(Awaited(AWAIT_STOPPED, target, uid, message, stopped))
+            over = operation.step(RESUME, uid) is not None
+            found.append(
+                Awaited(
+                    AWAIT_STOPPED, target, uid, _stop_message(uid, memory, operation, over), over
+                )
+            )
         back = unit.verdict in SETTLED
         moving = operation.done(RESUME, uid) or unit.path == "evict"
         if moving and (back or unit.verdict != "Waiting"):
@@ -82,3 +85,14 @@ def _awaited(operation: Operation, memory: Memory) -> tuple[Awaited, ...]:
             )
             found.append(Awaited(AWAIT_RETURNED, target, uid, message, back))
     return tuple(found)
+
+
+def _stop_message(uid: str, memory: Memory, operation: Operation, over: bool) -> str:
+    if not over:
+        return "Waiting for every rank to stop."
+    for choice in memory.choices:
+        if choice.name == "resume" and choice.subject == uid:
+            return f"{choice.by} chose to resume before every rank had stopped."
+    if operation.cancel_requested_by or memory.stopped:
+        return "No longer waited for: the operation takes back what it did."
+    return "Every rank has stopped."
