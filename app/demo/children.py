@@ -69,6 +69,17 @@ def processes(
     ]
 
 
+async def busy_node(client: httpx.AsyncClient, path: Path, ports: Ports) -> str:
+    """A node all of whose GPUs a job holds, for people to try things on; "NODE" where there is none."""
+    url = ports.url("ingest") + "/v1/nodes"
+    answer = await _get(client, url, token=path / "token")
+    if isinstance(answer, str):
+        return "NODE"
+    nodes = json.loads(answer.content)["items"]
+    full = (node["name"] for node in nodes if node["gpu_requested"] == node["gpu_count"])
+    return next(full, "NODE")
+
+
 def _inherited() -> dict[str, str]:
     # A person's own token and address are for their own cluster; other settings may shape the demo.
     foreign = ("PITWALL_TOKEN", "PITWALL_NODE", "KUBECONFIG")

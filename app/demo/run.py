@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import httpx
 
 from app.demo.access import person_token
-from app.demo.children import environment, processes
+from app.demo.children import busy_node, environment, processes
 from app.demo.directory import (
+    ENV_FILE,
     LOGS,
     STORE,
     clear,
@@ -74,7 +76,7 @@ async def _supervise(demo: Demo, path: Path, ports: Ports, *, say: Say) -> None:
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
             if await _start_all(demo, path, ports, supervisor=supervisor, client=client, say=say):
-                say(_welcome(path, ports))
+                say(_welcome(path, ports, node=await busy_node(client, path, ports)))
                 await supervisor.until_stopped()
     finally:
         say("Stopping.")
@@ -113,22 +115,27 @@ def _stop_on_signals(supervisor: Supervisor) -> None:
         loop.add_signal_handler(number, supervisor.stopping.set)
 
 
-def _welcome(path: Path, ports: Ports) -> str:
+def _welcome(path: Path, ports: Ports, *, node: str) -> str:
     kubeconfig = path / "kubeconfig"
-    if path == Path(".demo").absolute():
-        settings = ""
-    else:
-        settings = f"set -a; . {path / 'pitwall.env'}; set +a; "
-    directory = "" if not settings else f" --directory {path}"
+    pitwall = Path(sys.executable).with_name("pitwall")
+    beside = path == Path(".demo").absolute()
+    # Command lines in this folder find .demo/pitwall.env by themselves.
+    load = "" if beside else f"set -a; . {path / ENV_FILE}; set +a\n  "
+    where = "" if beside else f" --directory {path}"
     return f"""
 Page        {ports.url("web")}
 Kubeconfig  {kubeconfig}
 Prometheus  {ports.url("prometheus")}
 API         {ports.url("ingest")}/docs
 
-Try, in another terminal here:
-  {settings}.venv/bin/pitwall jobs
-  .venv/bin/pitwall simulate fault NODE xid-79{directory}
+Try, in another terminal in this folder:
+  {load}{_short(pitwall)} simulate fault {node} xid-79{where}
+  {_short(pitwall)} drain {node} --reason "XID 79"
   kubectl --kubeconfig {kubeconfig} get nodes,pods -A -o wide
 Ctrl-C stops everything.
 """
+
+
+def _short(program: Path) -> str:
+    here = Path.cwd()
+    return str(program.relative_to(here) if program.is_relative_to(here) else program)
