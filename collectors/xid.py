@@ -1,134 +1,41 @@
-"""The XIDs and SXids of an H100 node: class, severity, action; and kernel lines read into them.
+"""XIDs and SXids: looked up by code, and read from kernel log lines.
 
-Source: NVIDIA's XID catalogue as of 2026 and the SXid table of its fabric manager. Where a
-severity is our judgement and not a source's the entry is marked "judgement".
+The tables are collectors/xid_catalogue.py and collectors/sxid_catalogue.py. An unknown code is
+kept; the driver's own word (XID 154, NVML field 230) goes before the tables.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from collectors.actions import (
-    CONTACT_SUPPORT,
-    LOOK_UP,
-    NVLINK_WORKFLOW,
-    RESET_GPU,
-    RESET_THEN_SUPPORT,
-    RESET_WHEN_IDLE,
-    RESTART_APPLICATION,
-    RESTART_NODE,
-)
+from collectors.actions import LOOK_UP, RESET_GPU, RESTART_NODE
 from collectors.pci import normalise_pci
 from collectors.report import Severity
+from collectors.sxid_catalogue import SWITCH_CATALOGUE
+from collectors.xid_catalogue import CATALOGUE
+from collectors.xid_entry import ClearedBy, XidClass, XidEntry
 
-ClearedBy = Literal["time", "pod", "reset", "boot"]
-"""What ends a finding: time passing, its pods gone, a GPU reset (or boot), only a boot."""
-
-XidClass = Literal[
-    "application", "driver", "memory", "hardware", "firmware", "nvlink", "security", "other"
+__all__ = [
+    "APPLICATION_CLOSES_AFTER_SECONDS",
+    "CATALOGUE",
+    "RECOVERY_ACTIONS",
+    "SWITCH_CATALOGUE",
+    "ClearedBy",
+    "KernelXid",
+    "RecoveryAction",
+    "XidClass",
+    "XidEntry",
+    "find_entry",
+    "parse_kernel_line",
 ]
 
 APPLICATION_CLOSES_AFTER_SECONDS = 600.0
 """An application-class XID closes this long after its last occurrence (the cluster's rule)."""
 
-
-@dataclass(frozen=True)
-class XidEntry:
-    """One code: its name and class, how bad it is, what to do, and what ends the finding."""
-
-    code: int
-    name: str
-    group: XidClass
-    severity: Severity
-    action: str
-    cleared_by: ClearedBy = "reset"
-    changes_health: bool = True
-
-
-def _application(code: int, name: str, severity: Severity, action: str) -> XidEntry:
-    return XidEntry(
-        code, name, "application", severity, action, cleared_by="time", changes_health=False
-    )
-
-
-_UNUSED = "no longer used by the driver"
-
-CATALOGUE: tuple[XidEntry, ...] = (
-    _application(8, "GPU idle time-out", "warning", RESTART_APPLICATION),
-    _application(11, "invalid push buffer", "warning", RESTART_APPLICATION),
-    _application(13, "graphics engine exception", "warning", RESTART_APPLICATION),
-    _application(31, "memory page fault", "warning", RESTART_APPLICATION),
-    _application(32, "PBDMA error", "warning", RESTART_APPLICATION),
-    _application(43, "channel reset", "info", "Nothing to do for the GPU; the application ended."),
-    XidEntry(44, "context-switch fault", "driver", "warning", CONTACT_SUPPORT),
-    _application(45, "preemptive removal", "warning", "Follow the XID that came before it."),
-    XidEntry(46, "GPU time-out", "hardware", "critical", RESET_GPU),
-    XidEntry(48, "double-bit ECC error", "memory", "critical", RESET_GPU),
-    XidEntry(
-        54,
-        "auxiliary power not connected",
-        "hardware",
-        "critical",
-        "Drain the node and check the board's power and seating.",
-        cleared_by="boot",
-    ),
-    *(
-        XidEntry(code, _UNUSED, "other", "warning", CONTACT_SUPPORT)
-        for code in (56, 57, 58, 61, 65, 122, 123)
-    ),
-    XidEntry(62, "PMU halt", "firmware", "critical", RESET_GPU),
-    XidEntry(63, "row remapping recorded", "memory", "warning", RESET_WHEN_IDLE),
-    XidEntry(64, "row remapping failed", "memory", "fatal", RESET_THEN_SUPPORT),
-    _application(68, "NVDEC exception", "warning", RESTART_APPLICATION),
-    _application(69, "graphics class error", "warning", RESTART_APPLICATION),
-    XidEntry(74, "NVLink error", "nvlink", "critical", NVLINK_WORKFLOW),
-    XidEntry(
-        79, "GPU has fallen off the bus", "hardware", "fatal", RESTART_NODE, cleared_by="boot"
-    ),
-    XidEntry(92, "high rate of single-bit ECC errors", "memory", "warning", CONTACT_SUPPORT),
-    XidEntry(
-        94,
-        "contained ECC error",
-        "memory",
-        "critical",
-        RESTART_APPLICATION,
-        cleared_by="pod",
-        changes_health=False,
-    ),
-    XidEntry(95, "uncontained ECC error", "memory", "fatal", RESET_GPU),
-    XidEntry(109, "context-switch time-out", "driver", "critical", RESET_GPU),
-    XidEntry(110, "security fault", "security", "critical", RESET_GPU),
-    XidEntry(119, "GSP RPC time-out", "firmware", "critical", RESET_GPU),
-    XidEntry(120, "GSP error", "firmware", "critical", RESET_GPU),
-    XidEntry(
-        121,
-        "C2C link error (not on H100)",
-        "other",
-        "info",
-        "Nothing to do on an H100.",
-        cleared_by="time",
-        changes_health=False,
-    ),
-    XidEntry(136, "NVLink training failed", "nvlink", "critical", NVLINK_WORKFLOW),
-    XidEntry(137, "NVLink privilege error", "nvlink", "warning", "Nothing to do while it is rare."),
-    XidEntry(140, "unrecovered ECC error", "memory", "fatal", RESET_GPU),
-    XidEntry(143, "GPU initialisation failed", "hardware", "fatal", RESET_THEN_SUPPORT),
-    *(
-        XidEntry(
-            code,
-            "NVLink 5 error (not on H100)",
-            "nvlink",
-            "warning",
-            "Decode the unit that the line names.",
-        )
-        for code in range(144, 151)
-    ),
-    XidEntry(154, "recovery action changed", "driver", "warning", "Do what the driver names."),
-)
-
 _BY_CODE = {entry.code: entry for entry in CATALOGUE}
+_SWITCH_BY_CODE = {entry.code: entry for entry in SWITCH_CATALOGUE}
 
 
 @dataclass(frozen=True)
@@ -160,39 +67,6 @@ RECOVERY_ACTIONS: dict[int, RecoveryAction] = {
 """Severities are our judgement: what needs a reboot is fatal, a reset critical."""
 
 
-def _switch(
-    codes: tuple[int, ...], name: str, severity: Severity, action: str, cleared_by: ClearedBy
-) -> tuple[XidEntry, ...]:
-    return tuple(
-        XidEntry(code, name, "nvlink", severity, action, cleared_by=cleared_by) for code in codes
-    )
-
-
-SWITCH_CATALOGUE: tuple[XidEntry, ...] = (
-    *_switch(
-        (12020, 22003, 22011, *range(23001, 23018)),
-        "fatal for the NVLink fabric",
-        "fatal",
-        RESTART_NODE,
-        "boot",
-    ),
-    *_switch(
-        (20034, 14017, 11001, 12001, 12002, *range(24004, 24008)),
-        "fatal for an NVLink port",
-        "critical",
-        NVLINK_WORKFLOW,
-        "boot",
-    ),
-    *_switch((20001, 20009, 20012, 22013), "link error, recovered", "info", LOOK_UP, "time"),
-    *_switch((10004,), "switch too hot", "warning", "Check the machine's cooling.", "boot"),
-    *_switch((10005,), "switch cool again", "info", "Nothing to do.", "time"),
-    *_switch((11004, 12028, 19084), "switch access error", "warning", RESTART_NODE, "boot"),
-)
-"""Severities of the non-fatal rows are our judgement."""
-
-_SWITCH_BY_CODE = {entry.code: entry for entry in SWITCH_CATALOGUE}
-
-
 def find_entry(
     code: int, *, kind: str = "xid", text: str = "", recovery: int | None = None
 ) -> XidEntry:
@@ -202,32 +76,49 @@ def find_entry(
     Fatal in its `text` does.
     """
     if kind == "sxid":
-        known = _SWITCH_BY_CODE.get(code)
-        if known is not None:
-            return known
-        fatal = ", Fatal" in text or text.startswith("Fatal")
-        return XidEntry(
-            code,
-            "unknown switch error",
-            "nvlink",
-            "critical" if fatal else "warning",
-            LOOK_UP,
-            cleared_by="boot",
-        )
+        return _SWITCH_BY_CODE.get(code) or _unknown_switch(code, text)
     if code == 154 and recovery is not None:
-        wanted = RECOVERY_ACTIONS.get(recovery)
-        if wanted is None:
-            return XidEntry(154, f"recovery action {recovery:#x}", "driver", "warning", LOOK_UP)
-        return XidEntry(
-            154,
-            f"the driver asks for: {wanted.name}",
-            "driver",
-            wanted.severity,
-            wanted.action,
-            cleared_by=wanted.cleared_by,
-            changes_health=recovery != 0,
-        )
-    return _BY_CODE.get(code) or XidEntry(code, "unknown code", "other", "warning", LOOK_UP)
+        return _recovery_entry(recovery)
+    return _BY_CODE.get(code) or XidEntry(
+        code,
+        "unknown code",
+        "other",
+        "warning",
+        LOOK_UP,
+        "The driver raised a code that this release does not know. It is kept as it came, so that "
+        "a newer driver's fault is not lost.",
+        "The lines around it in the kernel log, and what the GPU did since.",
+    )
+
+
+def _recovery_entry(recovery: int) -> XidEntry:
+    told = _BY_CODE[154]
+    wanted = RECOVERY_ACTIONS.get(recovery)
+    if wanted is None:
+        return replace(told, name=f"recovery action {recovery:#x}", action=LOOK_UP)
+    return replace(
+        told,
+        name=f"the driver asks for: {wanted.name}",
+        severity=wanted.severity,
+        action=wanted.action,
+        cleared_by=wanted.cleared_by,
+        changes_health=recovery != 0,
+    )
+
+
+def _unknown_switch(code: int, text: str) -> XidEntry:
+    fatal = ", Fatal" in text or text.startswith("Fatal")
+    return XidEntry(
+        code,
+        "unknown switch error",
+        "nvlink",
+        "critical" if fatal else "warning",
+        LOOK_UP,
+        "A switch raised a code that this release does not know. The line itself says whether the "
+        "switch took it for fatal.",
+        "The fabric manager's log at the same second.",
+        cleared_by="boot",
+    )
 
 
 @dataclass(frozen=True)

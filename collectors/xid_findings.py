@@ -14,6 +14,7 @@ from collectors.readings import GpuReading
 from collectors.recurrence import has_come_back
 from collectors.report import Finding, Severity, XidEvent
 from collectors.rule import SEVERITY_RANK
+from collectors.sxid_catalogue import SWITCH_COOL_AGAIN, SWITCH_TOO_HOT
 from collectors.xid import (
     APPLICATION_CLOSES_AFTER_SECONDS,
     RECOVERY_ACTIONS,
@@ -56,6 +57,8 @@ def apply_xid(
             before = None
         if event.recovery_action == 0:
             return
+    if event.kind == "sxid" and event.xid == SWITCH_COOL_AGAIN:
+        opened.pop(f"sxid-{SWITCH_TOO_HOT}/{_place(key)}", None)
     if entry.cleared_by == "time" and moment.now - event.last_at >= timedelta(
         seconds=APPLICATION_CLOSES_AFTER_SECONDS
     ):
@@ -113,13 +116,20 @@ def follow(entry: OpenFinding, reading: GpuReading) -> OpenFinding:
 
 
 def carry_recovery(opened: dict[str, OpenFinding], readings: Mapping[str, GpuReading]) -> None:
-    """Give the XIDs' findings the action that the driver itself asks for (NVML's field 230).
+    """Give the XIDs' findings the action that the driver itself asks for.
 
-    A GPU whose XID carries it needs no finding of its own for it.
+    NVML's field 230 says it, or an XID 154 on the same GPU. A GPU whose XID carries it needs no
+    finding of its own for it.
     """
+    told = {
+        _place(key): entry.recovery_asked
+        for key, entry in opened.items()
+        if entry.recovery_asked is not None
+    }
     for key, entry in list(opened.items()):
         reading = readings.get(entry.gpu_uuid or "")
-        asked = RECOVERY_ACTIONS.get(reading.recovery_action or 0) if reading else None
+        seen = reading.recovery_action if reading is not None else None
+        asked = RECOVERY_ACTIONS.get(seen or told.get(_place(key)) or 0)
         if asked is None or asked.code == 0 or entry.cleared_by not in ("reset", "boot"):
             continue
         for rule in RECOVERY_RULES:
@@ -134,6 +144,10 @@ def carry_recovery(opened: dict[str, OpenFinding], readings: Mapping[str, GpuRea
                     severity=_worse(finding.severity, asked.severity),
                 ),
             )
+
+
+def _place(key: str) -> str:
+    return key.partition("/")[2]
 
 
 def _worse(one: Severity, other: Severity) -> Severity:

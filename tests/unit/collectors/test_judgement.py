@@ -272,6 +272,20 @@ def test_the_drivers_own_action_takes_the_place_of_the_catalogues(bench: Bench) 
     assert bench.step(gpu(0, recovery_action=0), gpu(1)) == []
 
 
+def test_an_xid_154_gives_its_action_to_the_xid_that_it_follows(bench: Bench) -> None:
+    bench.step(xids=[bench.xid(119), bench.xid(154, event="y", recovery_action=2)])
+    assert {finding.action for finding in bench.ledger.findings} == {RESTART_NODE}
+    assert {finding.severity for finding in bench.ledger.findings} == {"fatal"}
+
+
+def test_a_switch_that_is_cool_again_ends_its_heat(bench: Bench) -> None:
+    hot = bench.xid(10004, kind="sxid", gpu_uuid=None, pci_bus_id="0000:05:00.0")
+    other = bench.xid(10004, event="y", kind="sxid", gpu_uuid=None, pci_bus_id="0000:06:00.0")
+    assert bench.step(xids=[hot, other]) == ["sxid-10004", "sxid-10004"]
+    cool = bench.xid(10005, event="z", kind="sxid", gpu_uuid=None, pci_bus_id="0000:05:00.0")
+    assert bench.step(xids=[cool]) == ["sxid-10004", "sxid-10005"]
+
+
 def test_the_drivers_action_is_a_finding_where_no_xid_says_why(bench: Bench) -> None:
     assert bench.step(gpu(0, recovery_action=1), gpu(1)) == []
     assert bench.step(gpu(0, recovery_action=1), gpu(1), seconds=10) == ["recovery-reset"]

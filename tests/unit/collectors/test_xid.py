@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from collectors.pci import normalise_pci
-from collectors.xid import CATALOGUE, RECOVERY_ACTIONS, find_entry, parse_kernel_line
+from collectors.xid import (
+    CATALOGUE,
+    RECOVERY_ACTIONS,
+    SWITCH_CATALOGUE,
+    XidEntry,
+    find_entry,
+    parse_kernel_line,
+)
 
 XID_LINES = Path("/work/shared/data/xid-lines/xid_lines.tsv")
 
@@ -42,6 +49,35 @@ def test_the_application_class_never_changes_health_and_ends_with_time() -> None
             assert entry.cleared_by == "time"
     assert not find_entry(94).changes_health
     assert find_entry(79).changes_health
+
+
+SWITCH_SEVERITIES = {
+    "info": {20001, 20009, 20012, 22013, 10005},
+    "warning": {10004, 11004, 12028, 19084},
+    "critical": {20034, 14017, 11001, 12001, 12002, *range(24004, 24008)},
+    "fatal": {12020, 22003, 22011, *range(23001, 23018)},
+}
+
+
+def test_the_catalogue_of_switches_holds_every_code_once_with_its_severity() -> None:
+    assert len({entry.code for entry in SWITCH_CATALOGUE}) == len(SWITCH_CATALOGUE)
+    found: dict[str, set[int]] = {}
+    for entry in SWITCH_CATALOGUE:
+        found.setdefault(entry.severity, set()).add(entry.code)
+    assert found == SWITCH_SEVERITIES
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [*CATALOGUE, *SWITCH_CATALOGUE, find_entry(999), find_entry(999, kind="sxid")],
+    ids=lambda entry: str(entry.code),
+)
+def test_each_code_is_explained_in_two_sentences_and_says_where_to_look(entry: XidEntry) -> None:
+    assert entry.explanation.count(". ") == 1, entry.explanation
+    assert entry.explanation.endswith(".")
+    assert len(entry.explanation) < 250
+    assert entry.look_at.endswith(".")
+    assert entry.action.endswith(".")
 
 
 def test_an_unknown_code_is_kept_as_a_warning() -> None:
