@@ -119,6 +119,15 @@ def _worst(store_url: str, cluster: str) -> tuple[NodeRecord, ...]:
     return tuple(fleet.worst_nodes(context.engine(), cluster, limit=200))
 
 
+def latest_events() -> tuple[EventRecord, ...]:
+    return _events(context.settings().store_url, context.cluster())
+
+
+@st.cache_resource(ttl=FRESH_SECONDS, max_entries=4, show_spinner=False)
+def _events(store_url: str, cluster: str) -> tuple[EventRecord, ...]:
+    return tuple(fleet.events(context.engine(), cluster, limit=60))
+
+
 def nodes_page(
     *,
     health: str | None,

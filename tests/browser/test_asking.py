@@ -155,7 +155,7 @@ def test_a_dangerous_choice_is_typed_before_it_is_made(visit: Visit, stage: Stag
         typed.fill(node)
         typed.press("Enter")
         confirm.and_(page.locator(":enabled")).click()
-        page.wait_for_function("!document.querySelector('[role=dialog]')")
+        expect(dialog).to_have_count(0)
     [chosen] = seen
     assert (chosen.kind, chosen.parameters) == (
         "choose",
@@ -173,7 +173,7 @@ def test_cancelling_says_what_it_does_and_asks(visit: Visit, stage: Stage) -> No
         dialog = page.get_by_role("dialog")
         dialog.get_by_text("What was evicted stays evicted.").wait_for()
         dialog.get_by_role("button", name="Cancel the operation").click()
-        page.wait_for_function("!document.querySelector('[role=dialog]')")
+        expect(dialog).to_have_count(0)
     assert [(request.kind, request.parameters) for request in seen] == [
         ("cancel", {"operation_id": operation})
     ]

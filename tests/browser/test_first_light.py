@@ -32,10 +32,16 @@ class Demo:
 
     def __init__(self, folder: Path, *, nodes: int) -> None:
         self.directory = folder / "demo"
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PITWALL_")}
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith("PITWALL_")
+        }
         self._environment = {**inherited, "PYTHONPATH": str(ROOT)}
         self._folder = folder
-        ports = [word for name in ("web", "ingest", "kubernetes", "prometheus", "control") for word in (f"--port-{name}", "0")]
+        ports = [
+            word
+            for name in ("web", "ingest", "kubernetes", "prometheus", "control")
+            for word in (f"--port-{name}", "0")
+        ]
         self._log = (folder / "demo.log").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "demo", "--nodes", str(nodes), "--directory", str(self.directory), *ports],
@@ -46,7 +52,11 @@ class Demo:
         return (self._folder / "demo.log").read_text()
 
     def wait_until_up(self) -> None:
-        wait_for("the demo", lambda: "Ctrl-C stops everything" in self.text() or self.process.poll() is not None, seconds=START_SECONDS)
+        wait_for(
+            "the demo",
+            lambda: "Ctrl-C stops everything" in self.text() or self.process.poll() is not None,
+            seconds=START_SECONDS,
+        )
         assert self.process.poll() is None, self.text()
 
     @property
@@ -100,7 +110,11 @@ def pick(demo: Demo) -> tuple[NodeRecord, JobRecord]:
     engine = open_store(demo.store_url)
 
     def look() -> tuple[NodeRecord, JobRecord] | None:
-        gangs = [job for job in jobs.jobs(engine, CLUSTER, state="Running") if job.gang and job.kind == "Job" and job.running_pods == job.wanted_pods]
+        gangs = [
+            job
+            for job in jobs.jobs(engine, CLUSTER, state="Running")
+            if job.gang and job.kind == "Job" and job.running_pods == job.wanted_pods
+        ]
         for job in sorted(gangs, key=lambda job: job.gpus):
             if job.gpus < 8 * job.wanted_pods:
                 continue
@@ -125,7 +139,7 @@ def test_from_a_gpu_off_the_bus_to_its_job_back_elsewhere(demo: Demo, browser: A
 
     demo.break_gpu(node.name, kind="xid-79", gpu=3)
     begun = time.monotonic()
-    row = page.locator(f'.pw-sheet tr[data-node="{node.name}"]')
+    row = page.get_by_role("table", name="Worst nodes").locator(f'tr[data-node="{node.name}"]')
     row.get_by_text("Failing").wait_for(timeout=20_000)
     seen_seconds = time.monotonic() - begun
     print(f"\nFailing on the page {seen_seconds:.1f} s after `pitwall simulate fault`")
@@ -153,7 +167,9 @@ def test_from_a_gpu_off_the_bus_to_its_job_back_elsewhere(demo: Demo, browser: A
     page.get_by_text("Steps").wait_for()
     page.get_by_text(f"Cordon {node.name}").wait_for()
     keep(page, "first-light-5-operation")
-    page.locator(".pw-title-state", has_text="Succeeded").wait_for(timeout=BACK_WITHIN.total_seconds() * 1000)
+    page.locator(".pw-title-state", has_text="Succeeded").wait_for(
+        timeout=BACK_WITHIN.total_seconds() * 1000
+    )
     keep(page, "first-light-6-succeeded")
     assert_no_exception(page)
 
@@ -173,7 +189,11 @@ def _hold_against_the_store(demo: Demo, node: str, job: JobRecord) -> None:
     engine = open_store(demo.store_url)
     try:
         [operation] = operations.operations(engine, CLUSTER)
-        assert (operation.state, operation.kind, operation.nodes_state) == ("Succeeded", "drain", {node: "Drained"})
+        assert (operation.state, operation.kind, operation.nodes_state) == (
+            "Succeeded",
+            "drain",
+            {node: "Drained"},
+        )
         assert operation.author.endswith(" (page)")
         found = jobs.job(engine, CLUSTER, job.uid)
         assert found is not None

@@ -130,7 +130,9 @@ def test_zoom_and_the_legends_filter_outlive_a_refresh(visit: Visit) -> None:
 
 def test_a_row_and_a_link_lead_on_and_can_be_shared(visit: Visit, stage: Stage) -> None:
     page = visit("/")
-    page.get_by_role("link", name=stage.seeded.failing).click()
+    page.get_by_role("table", name="Worst nodes").get_by_role(
+        "link", name=stage.seeded.failing
+    ).click()
     page.locator("h1", has_text=stage.seeded.failing).wait_for()
     href = page.get_by_role("link", name="llama-70b-pretrain, rank 4").first.get_attribute("href")
     assert href == f"jobs?uid={stage.seeded.job_uid}"

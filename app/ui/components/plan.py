@@ -1,6 +1,6 @@
 """A preview's plan as parts: what happens to each pod, each job, and what stands in the way. Its shape: docs/json.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -100,7 +100,7 @@ def figures_of(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "label": "GPU-hours at stake",
             "value": "?" if hours is None else f"{hours:,.1f}",
-            "note": "since the last checkpoint",
+            "note": _stake_note(jobs),
             "tone": "calm",
         },
         {"label": "Fits elsewhere", "value": room, "tone": tone},
@@ -111,6 +111,19 @@ def figures_of(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
             "help": "\n".join(_limit_lines(limits)),
         },
     ]
+
+
+def _stake_note(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """What the GPU-hours are reckoned from, as far as it holds for all jobs."""
+    if not jobs:
+        return "nothing runs here"
+    bases = {
+        "since the last checkpoint"
+        if job.get("checkpoint_at")
+        else str(job.get("stake_basis") or "not said from when")
+        for job in jobs
+    }
+    return bases.pop() if len(bases) == 1 else "each from its own point, see below"
 
 
 def notes_of(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -191,6 +204,8 @@ def _job_row(job: Mapping[str, Any]) -> dict[str, Any]:
         said.append(str(job["refusal"]))
     elif fit.get("reason") and fit.get("verdict") != "fits":
         said.append(str(fit["reason"]))
+    if job.get("stake_basis"):
+        said.append(f"lost: {job['stake_basis']}")
     hours = job.get("gpu_hours_at_stake")
     return parts.row(
         str(job.get("uid")),

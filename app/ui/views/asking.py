@@ -279,10 +279,15 @@ def _typed(wanted: str, asking_for: str) -> str:
 
 
 def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str) -> None:
+    """Writes the request. A rerun of the whole page closes a dialog for a moment, so only the dialog runs again."""
     sent = _submit(question, kind, parameters, key=f"{question.key}-do", reason=reason)
-    if sent is not None:
-        question.sent, question.refusal = sent.id, ""
-        st.rerun()
+    if sent is None:
+        return
+    question.sent, question.refusal = sent.id, ""
+    record = _soon(sent.id)
+    if record is not None and record.state != "pending":
+        _take(question, record)
+    st.rerun(scope="fragment")
 
 
 def _submit(
@@ -333,11 +338,16 @@ def _await(question: Question, request_id: str, words_meanwhile: str) -> None:
 
 def _answered(question: Question, record: RequestRecord) -> None:
     if record.kind != "preview":
-        if record.state == "accepted" and record.operation_id:
-            _close()
-            travel.follow(travel.operation(record.operation_id))
-        question.refusal = record.refusal
-        question.sent = None
-        question.key = uuid.uuid4().hex
-        question.previews.clear()
+        _take(question, record)
     st.rerun()
+
+
+def _take(question: Question, record: RequestRecord) -> None:
+    """Goes to the operation when the worker has accepted; else the dialog tells why not and previews anew."""
+    if record.state == "accepted" and record.operation_id:
+        _close()
+        travel.follow(travel.operation(record.operation_id))
+    question.refusal = record.refusal
+    question.sent = None
+    question.key = uuid.uuid4().hex
+    question.previews.clear()

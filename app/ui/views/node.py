@@ -50,13 +50,16 @@ def _buttons(picture: live.NodePicture) -> None:
         else "Lets Kubernetes place pods here again.",
     ):
         asking.open_question(asking.Question("uncordon", nodes=(node.name,)))
+    out = node.service in words.OUT_OF_SERVICE
     if st.button(
         "Drain…",
         key="drain",
-        type="primary",
-        disabled=held,
+        type="secondary" if out else "primary",
+        disabled=held or out,
         help="An operation holds this node."
         if held
+        else "It is out of service already."
+        if out
         else "Shows what would happen first; nothing is done yet.",
     ):
         asking.open_question(asking.Question("drain", nodes=(node.name,), reason=_reason(picture)))
@@ -213,13 +216,18 @@ def card(gpu: GpuRecord, pods: dict[str, PodRecord], *, service: str) -> dict[st
         "since": words.milliseconds(gpu.health_since),
         "pci": gpu.pci_bus_id or "not known",
         "serial": gpu.serial or "not known",
-        "pod": _pod_link(pod)
-        if pod
-        else {"text": gpu.pod_uid, "open": travel.to("nodes", name=gpu.node)}
-        if gpu.pod_uid
-        else None,
+        "pod": _pod_of(gpu, pod),
         "readings": readings_of(gpu),
     }
+
+
+def _pod_of(gpu: GpuRecord, pod: PodRecord | None) -> dict[str, object] | None:
+    if pod is not None:
+        return _pod_link(pod)
+    if gpu.pod_uid is None:
+        return None
+    # The agent says so each 15 s, Kubernetes at once: a pod may be gone from one and not yet from the other.
+    return {"text": "held by a pod that is gone", "help": f"The agent last saw pod {gpu.pod_uid}"}
 
 
 def _pod_link(pod: PodRecord) -> dict[str, object]:

@@ -1,17 +1,18 @@
 """Overview: in five seconds, is all well, whom does it hurt, where, and what is being done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy
 import streamlit as st
 
-from app.store.records import NodeRecord, OperationRecord, StatusRecord
+from app.store.records import EventRecord, NodeRecord, OperationRecord, StatusRecord
 from app.store.vectors import HEALTH_CODES, SERVICE_CODES, unpack
 from app.ui import live, travel, words
 from app.ui.components import fleet_map, parts
 from app.ui.guard import guarded
 
 WORST_SHOWN = 20
+CHANGES_SHOWN = 6
 MAP_HEIGHT_PIXELS = 600
 
 
@@ -51,6 +52,7 @@ def _live(version: str | None) -> None:
         if under_way:
             operations_sheet(under_way)
         worst_sheet(worst[:WORST_SHOWN], total=len(worst))
+        changes_sheet(live.latest_events())
 
 
 _BLINDNESS = {
@@ -189,6 +191,43 @@ def worst_sheet(worst: tuple[NodeRecord, ...], *, total: int) -> None:
             parts.column("age", "For", "age", right=True),
         ],
         empty="Every node is healthy and in service.",
+    )
+
+
+def changes_sheet(events: Sequence[EventRecord]) -> None:
+    """What changed last: health that turned and XIDs; findings are told by the health that they turn."""
+    told = [event for event in events if event.kind in {"node_health", "xid"}][:CHANGES_SHOWN]
+    rows = [
+        parts.row(
+            f"{event.at.timestamp()}-{event.node}-{event.kind}-{event.code}-{at}",
+            {
+                "what": {
+                    "text": event.node,
+                    "open": travel.node(event.node),
+                    "second": event.message or event.code,
+                },
+                "kind": f"XID {event.code.removeprefix('xid-')}"
+                if event.kind == "xid"
+                else event.code,
+                "age": words.milliseconds(event.at),
+            },
+            node=event.node,
+            open=travel.node(event.node),
+        )
+        for at, event in enumerate(told)
+    ]
+    parts.sheet(
+        "changes",
+        label="What changed",
+        title="What changed",
+        rows=rows,
+        dense=True,
+        columns=[
+            parts.column("what", "Node", "two"),
+            parts.column("kind", "To"),
+            parts.column("age", "Ago", "age", right=True),
+        ],
+        empty="Nothing has changed since Pitwall watches.",
     )
 
 

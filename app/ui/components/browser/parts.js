@@ -93,13 +93,15 @@ const READINGS = [
   ["clock", "SM clock"], ["ecc", "ECC errors"], ["remap", "Row remap"], ["links", "NVLink"], ["pcie", "PCIe"], ["xid", "Last XID"],
 ];
 
+const podOf = ({ pod }) => (!pod ? null : pod.open ? link(pod.open, pod.text) : h("span", { class: "pw-soft", title: pod.help }, pod.text));
+
 pitwall.kinds.gpus = (root, data, component) => {
   listen(root, component);
   show(root, data.gpus.length ? h("div", { class: "pw-gpus" }, data.gpus.map((gpu) =>
     h("article", { class: `pw-gpu pw-gpu-${gpu.tone}`, "data-key": gpu.uuid, "aria-label": `GPU ${gpu.index}: ${gpu.health}` },
       h("header", {}, h("h3", {}, `GPU ${gpu.index}`), state(gpu.health, gpu.tone)),
-      gpu.reason ? h("p", { class: "pw-gpu-reason" }, gpu.reason, gpu.since ? [" · ", age(gpu.since)] : null) : h("p", { class: "pw-gpu-pod" }, gpu.pod ? link(gpu.pod.open, gpu.pod.text) : h("span", { class: "pw-soft" }, "free")),
-      gpu.reason && gpu.pod ? h("p", { class: "pw-gpu-pod" }, link(gpu.pod.open, gpu.pod.text)) : null,
+      gpu.reason ? h("p", { class: "pw-gpu-reason" }, gpu.reason, gpu.since ? [" · ", age(gpu.since)] : null) : h("p", { class: "pw-gpu-pod" }, podOf(gpu) ?? h("span", { class: "pw-soft" }, "free")),
+      gpu.reason && gpu.pod ? h("p", { class: "pw-gpu-pod" }, podOf(gpu)) : null,
       h("dl", {}, READINGS.map(([name, label]) => {
         const reading = gpu.readings[name];
         return h("div", { "data-key": name, title: reading.help ?? null, class: reading.tone ? `pw-${reading.tone}` : null }, h("dt", {}, label),
