@@ -25,6 +25,7 @@ from collectors.child import Gone
 from collectors.desk import Desk, Identity
 from collectors.errors import CollectorError, SourceError, SpoolError
 from collectors.folding import Occurrence
+from collectors.infiniband import read_ports
 from collectors.kernel_log import KernelLog, Line
 from collectors.memory import load_memory, save_memory
 from collectors.metrics import MetricsServer, Snapshot
@@ -32,6 +33,7 @@ from collectors.nvml_source import Child, NvmlSource
 from collectors.pods import CgroupPodFinder
 from collectors.poller import Answer, NvmlXid, Told
 from collectors.push import PushThread, Receipt, Sender, TokenFile
+from collectors.readings import PortReading
 from collectors.report import AgentCounters, encode_report
 from collectors.settings import AgentSettings, read_agent_settings
 from collectors.spool import Spool
@@ -49,6 +51,14 @@ LONGEST_WAIT_SECONDS = 5.0
 class _FromChild:
     child: Child
     message: Told | Gone
+
+
+@dataclass(frozen=True)
+class _Ports:
+    """The node's InfiniBand ports, as they were at `at`."""
+
+    at: datetime
+    ports: tuple[PortReading, ...]
 
 
 class Agent:
@@ -118,6 +128,8 @@ class Agent:
             self._start_thread(self._follow_kernel_log, "kernel-log")
         if settings.podresources_socket is not None:
             self._start_thread(self._follow_kubelet, "kubelet")
+        if settings.infiniband_root is not None:
+            self._start_thread(self._follow_infiniband, "infiniband")
         log.info(
             "the agent has started",
             node=settings.node,
@@ -203,6 +215,8 @@ class Agent:
             self._desk.take_decision(
                 closed_episodes=item.closed_episodes, expected_gpus=item.expected_gpus
             )
+        elif isinstance(item, _Ports):
+            self._desk.take_ports(item.ports, now=item.at)
         elif isinstance(item, dict):
             self._desk.take_allocations(item)
 
@@ -316,6 +330,26 @@ class Agent:
                         log.warning("the kubelet's PodResources is silent", error=str(error))
                     silent = True
             self._stopped.wait(self._settings.podresources_interval_seconds)
+
+    def _follow_infiniband(self) -> None:
+        root = self._settings.infiniband_root
+        silent = False
+        known = bool(self._desk.memory.ports)
+        while root is not None and not self._stopped.is_set():
+            try:
+                ports = tuple(read_ports(root))
+                # A node that never had an adapter has nothing to say; one that lost its has.
+                if ports or known:
+                    self._inbox.put(_Ports(datetime.now(UTC), ports))
+                known = known or bool(ports)
+                if silent:
+                    log.info("InfiniBand devices can be read again")
+                silent = False
+            except SourceError as error:
+                if not silent:
+                    log.warning("InfiniBand devices cannot be read", error=str(error))
+                silent = True
+            self._stopped.wait(self._settings.infiniband_interval_seconds)
 
 
 def read_boot_id(proc_root: Path) -> str:

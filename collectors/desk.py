@@ -22,7 +22,8 @@ from collectors.kernel_log import Place
 from collectors.ledger import Ledger, Moment, close_episodes
 from collectors.memory import Memory
 from collectors.pods import PodFinder, assign_pods
-from collectors.readings import GpuReading, PodReference, Poll
+from collectors.ports import Tracks, follow_ports, forgive_flaps
+from collectors.readings import GpuReading, PodReference, Poll, PortReading
 from collectors.report import (
     MAX_FINDINGS,
     MAX_XIDS,
@@ -75,6 +76,8 @@ class Desk:
         self.driver_version: str | None = None
         self.polled_at: datetime | None = None
         self.dirty = False
+        self.ports: tuple[PortReading, ...] = ()
+        self._tracks: Tracks = memory.ports
         self._place = memory.place
         self._folding: Folding = memory.folding
         self._gpu_count: int | None = None
@@ -93,7 +96,7 @@ class Desk:
     @property
     def memory(self) -> Memory:
         """What is to be kept on disk now."""
-        return Memory(self.ledger, self._folding, self.inventory, self._place)
+        return Memory(self.ledger, self._folding, self.inventory, self._place, self._tracks)
 
     def take_poll(self, poll: Poll, *, nvml: NvmlState, now: datetime) -> None:
         """A poll came: readings get their pods, the inventory grows, the rules judge."""
@@ -134,6 +137,15 @@ class Desk:
         self.dirty = True
         self._judge(None, (event,), now=now)
 
+    def take_ports(self, ports: Iterable[PortReading], *, now: datetime) -> None:
+        """The node's InfiniBand ports were read."""
+        self.ports = tuple(ports)
+        tracks, rows = follow_ports(self._tracks, self.ports, now=now)
+        if tracks != self._tracks:
+            self._tracks, self.dirty = tracks, True
+        if rows:
+            self._judge(None, (), now=now, ports=rows)
+
     def take_place(self, place: Place) -> None:
         """The kernel log was read up to here with nothing of note in it."""
         self._place, self.dirty = place, True
@@ -148,6 +160,14 @@ class Desk:
         """A person closed findings, or lowered the number of GPUs that are expected."""
         closed = frozenset(closed_episodes)
         if closed & self.ledger.episodes:
+            self._tracks = forgive_flaps(
+                self._tracks,
+                (
+                    entry.key.partition("/")[2]
+                    for entry in self.ledger.open
+                    if entry.finding.episode in closed
+                ),
+            )
             self.ledger, self.dirty = close_episodes(self.ledger, closed), True
         if expected_gpus is not None and expected_gpus < self.inventory.expected_gpus:
             self.inventory = msgspec.structs.replace(self.inventory, expected_gpus=expected_gpus)
@@ -207,6 +227,7 @@ class Desk:
             xids=xids,
             findings=self.ledger.findings[:MAX_FINDINGS],
             counters=counters,
+            ports=list(self.ports),
         )
 
     def _judge(
@@ -216,6 +237,7 @@ class Desk:
         *,
         now: datetime,
         trends: Mapping[str, Mapping[str, Any]] | None = None,
+        ports: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         before = self.ledger
         self.ledger = judge(
@@ -226,6 +248,7 @@ class Desk:
             xids=xids,
             known=self._known,
             trends=trends,
+            ports=ports,
             rules=self._rules,
         )
         if before.open or self.ledger.open:

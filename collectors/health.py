@@ -19,11 +19,13 @@ from collectors.rule import SEVERITY_RANK, Rule, describe
 from collectors.rules_gpu import GPU_RULES as _DEVICE_RULES
 from collectors.rules_links import LINK_RULES, USE_RULES
 from collectors.rules_node import NODE_RULES
+from collectors.rules_port import PORT_RULES
 
 __all__ = [
     "BUILT_IN",
     "GPU_RULES",
     "NODE_RULES",
+    "PORT_RULES",
     "RULES",
     "SEVERITY_RANK",
     "Condition",
@@ -43,7 +45,7 @@ Health = Literal["Healthy", "Degraded", "Failing", "Unknown"]
 UNREACHABLE_CODES = (GPU_IS_LOST, RESET_REQUIRED)
 
 GPU_RULES: tuple[Rule, ...] = (*_DEVICE_RULES, *LINK_RULES, *USE_RULES)
-RULES: tuple[Rule, ...] = (*GPU_RULES, *NODE_RULES)
+RULES: tuple[Rule, ...] = (*GPU_RULES, *NODE_RULES, *PORT_RULES)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class RuleSet:
 
     gpu: tuple[Rule, ...] = GPU_RULES
     node: tuple[Rule, ...] = NODE_RULES
+    port: tuple[Rule, ...] = PORT_RULES
 
 
 BUILT_IN = RuleSet()

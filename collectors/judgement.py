@@ -39,13 +39,14 @@ def judge(
     xids: Iterable[XidEvent] = (),
     known: Mapping[str, GpuReading] | None = None,
     trends: Mapping[str, Mapping[str, Any]] | None = None,
+    ports: Mapping[str, Mapping[str, Any]] | None = None,
     rules: RuleSet = BUILT_IN,
 ) -> Ledger:
     """Return the ledger after one poll (`gpus`), or without one (None), and these XID events.
 
     Without a poll nothing about a GPU is judged: what is open stays open. `known` are the
     last readings by UUID, by default those of this poll; `trends` what they add over time, by
-    UUID. XID events are taken in order; one seen before (same event id, greater count) counts
+    UUID; `ports` the rows of the node's InfiniBand ports by name, where they were read. XID events are taken in order; one seen before (same event id, greater count) counts
     its repeats only.
     """
     opened = {entry.key: entry for entry in ledger.open}
@@ -79,6 +80,17 @@ def judge(
             moment=moment,
             gpu_uuid=lone if rule.name == GPU_COUNT else None,
         )
+    for name, row in (ports or {}).items():
+        for rule in rules.port:
+            _apply_level(
+                rule,
+                f"{rule.name}/{name}",
+                row.get,
+                opened=opened,
+                waiting=waiting,
+                moment=moment,
+                gpu_uuid=None,
+            )
     for event in xids:
         apply_xid(event, opened, known=known or by_uuid or {}, past=past, moment=moment)
     if opened:

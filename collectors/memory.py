@@ -14,6 +14,7 @@ from collectors.folding import Folding
 from collectors.inventory import Inventory
 from collectors.kernel_log import Place
 from collectors.ledger import Ledger
+from collectors.ports import Tracks
 
 log = structlog.get_logger()
 
@@ -22,12 +23,13 @@ FILE_NAME = "memory.json"
 
 class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
     """Open findings with their episodes, XIDs that may still be told twice, the GPUs ever
-    seen, and the place in the kernel log."""
+    seen, the place in the kernel log, and what InfiniBand ports did."""
 
     ledger: Ledger = Ledger()
     folding: Folding = Folding()
     inventory: Inventory = Inventory()
     place: Place = Place()
+    ports: Tracks = {}
 
 
 def load_memory(directory: Path) -> Memory:

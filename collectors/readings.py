@@ -49,6 +49,25 @@ class PodReference(msgspec.Struct, frozen=True, omit_defaults=True):
     container: Text = ""
 
 
+class PortReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One port of a network adapter. The key is `device` and `port`.
+
+    `link_layer` is "InfiniBand" or "Ethernet", `state` a word such as "ACTIVE" or "DOWN".
+    `link_downed_total` is a counter of 8 bits that stops at 255.
+    """
+
+    device: Text
+    port: Small
+    link_layer: Text | None = None
+    state: Text | None = None
+    physical_state: Text | None = None
+    rate_bits_per_second: Count | None = None
+    link_downed_total: Count | None = None
+    symbol_errors_total: Count | None = None
+    link_recoveries_total: Count | None = None
+    missing: dict[Text, Text] = {}
+
+
 class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One GPU at one moment. The key is `uuid`; `index` and `pci_bus_id` are attributes.
 

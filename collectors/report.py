@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from collectors.errors import ReportError, ReportTooLargeError, SchemaVersionError
-from collectors.readings import Count, GpuReading, Sentence, Text, Uuid
+from collectors.readings import Count, GpuReading, PortReading, Sentence, Text, Uuid
 
 SCHEMA_VERSION = 1
 ACCEPTED_VERSIONS: tuple[int, ...] = (1,)
@@ -32,6 +32,7 @@ MAX_DECODED_BYTES = 4 * 1024 * 1024
 MAX_XIDS = 512
 MAX_FINDINGS = 1024
 MAX_GPUS = 128
+MAX_PORTS = 64
 
 Severity = Literal["info", "advice", "warning", "critical", "fatal"]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -124,6 +125,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     xids: Annotated[list[XidEvent], msgspec.Meta(max_length=MAX_XIDS)] = []
     findings: Annotated[list[Finding], msgspec.Meta(max_length=MAX_FINDINGS)] = []
     counters: AgentCounters = AgentCounters()
+    ports: Annotated[list[PortReading], msgspec.Meta(max_length=MAX_PORTS)] = []
 
 
 class _Versioned(msgspec.Struct):

@@ -48,6 +48,10 @@ class AgentSettings(BaseSettings):
         Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
         description="The kubelet's PodResources API, asked where the socket is there.",
     )
+    infiniband_root: Path | None = Field(
+        Path("/sys/class/infiniband"), description="Where the kernel shows InfiniBand adapters."
+    )
+    infiniband_interval_seconds: float = Field(15.0, gt=0)
     podresources_interval_seconds: float = Field(15.0, gt=0)
     metrics_host: str = "0.0.0.0"
     metrics_port: int = Field(9470, ge=0, le=65535)

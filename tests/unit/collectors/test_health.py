@@ -16,7 +16,8 @@ import pytest
 import collectors.health
 from collectors.conditions import Condition, Field
 from collectors.health import BUILT_IN, RULES, NodeFacts, node_health
-from collectors.readings import GpuReading
+from collectors.ports import PORT_FIELDS
+from collectors.readings import GpuReading, PortReading
 from collectors.report import Finding, NvmlState
 from collectors.rule import Rule, describe
 from collectors.trends import ADDED_FIELDS
@@ -42,18 +43,20 @@ def finding(
 
 # The rules that the domain's table asks for, with their severities.
 SEVERITIES = {
-    "advice": {"persistence-off"},
+    "advice": {"persistence-off", "infiniband-counter-full"},
     "warning": {
         *("recovery-software", "temperature-margin-low", "slowdown-software-thermal"),
         *("clock-locked-low", "remap-pending", "remap-bank-low", "remap-bank-empty"),
         *("nvlink-replay", "nvlink-recovery", "pcie-replay", "pcie-generation-low"),
         *("pcie-width-low", "gpu-held-idle", "gpu-process-stray", "nvml-silent"),
         *("allocatable-below-capacity", "capacity-below-nvml", "ready-with-fatal-gpu"),
+        "infiniband-port-flaps",
     },
     "critical": {
         *("gpu-unreadable", "recovery-reset", "temperature-margin-gone", "slowdown-hardware"),
         *("slowdown-thermal", "power-brake", "ecc-uncorrected", "ecc-off", "remapped-rows"),
         *("nvlink-down", "nvlink-crc", "fabric-incomplete", "fabric-failed"),
+        "infiniband-port-down",
     },
     "fatal": {"gpu-lost", "gpu-reset-required", "recovery-reboot", "remap-failure", "gpu-count"},
 }
@@ -61,6 +64,7 @@ SEVERITIES = {
 KNOWN_FIELDS = {
     "gpu": {*GpuReading.__struct_fields__, *ADDED_FIELDS},
     "node": set(NodeFacts.__struct_fields__),
+    "port": {*PortReading.__struct_fields__, *PORT_FIELDS},
 }
 
 
@@ -103,7 +107,7 @@ def test_the_table_of_rules_is_whole_and_graded_as_the_domain_grades_it() -> Non
     assert found == SEVERITIES
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all(rule.source and rule.action for rule in RULES)
-    assert (*BUILT_IN.gpu, *BUILT_IN.node) == RULES
+    assert (*BUILT_IN.gpu, *BUILT_IN.node, *BUILT_IN.port) == RULES
 
 
 def test_every_table_of_rules_in_a_file_of_rules_is_registered() -> None:
