@@ -22,7 +22,7 @@ READ_TIMEOUT_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 10.0  # a longer Retry-After is not obeyed by a person's command
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
 REQUEST_POLL_SECONDS = 0.2
-PAGE_ITEMS = 1000
+PAGE_ITEMS = 20_000
 
 
 class _Passing(Exception):

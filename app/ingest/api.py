@@ -18,7 +18,7 @@ from app.store.reads import fleet, incidents, jobs, operations, status
 from app.store.records import OperationRecord, RequestRecord, StatusRecord
 from k8s.tokens import TokenIdentity
 
-MOST_ITEMS = 1000
+MOST_ITEMS = 20_000
 MAX_REQUEST_BYTES = 256 * 1024
 
 Health = Literal["Healthy", "Degraded", "Failing", "Unknown"]

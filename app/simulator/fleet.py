@@ -42,7 +42,11 @@ SLOW_SECONDS_OF_MANY = 60.0
 SILENT_POLL_SECONDS = 1.0
 """How often the watchdog looks at a node whose NVML does not answer."""
 
-PUSHERS = 6
+FEWEST_PUSHERS = 6
+MOST_PUSHERS = 48
+NODES_A_PUSHER = 40
+"""Ingest answers once a tick of 0.1 s, so a pusher delivers some 7 reports a second; 40 nodes send 2.7."""
+
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_LONGEST_SECONDS = 10.0
 ADDRESSES_WAIT_SECONDS = 60.0
@@ -94,6 +98,7 @@ class Fleet:
         self._to_push: queue.SimpleQueue[FleetNode | None] = queue.SimpleQueue()
         self._queue_lock = threading.Lock()
         self._nodes: dict[str, FleetNode] = {}
+        self._pushers: list[threading.Thread] = []
         self._due: list[tuple[float, int, FleetNode, _Turn]] = []
         self._numbers = itertools.count()
         self._interval_seconds = POLL_SECONDS
@@ -109,12 +114,7 @@ class Fleet:
     def run(self) -> None:
         """Work until `stop`."""
         install(self._library)
-        pushers = [
-            threading.Thread(target=self._push, name=f"push-{number}", daemon=True)
-            for number in range(PUSHERS)
-        ]
-        for thread in pushers:
-            thread.start()
+        self._add_pushers()
         self._feed.start()
         log.info("the simulated agents have started", ingest=self._ingest_url)
         try:
@@ -123,9 +123,9 @@ class Fleet:
                 self._hear()
         finally:
             self._feed.stop()
-            for _ in pushers:
+            for _ in self._pushers:
                 self._to_push.put(None)
-            for thread in pushers:
+            for thread in self._pushers:
                 thread.join(2.0)
 
     def _run_due(self) -> None:
@@ -211,6 +211,15 @@ class Fleet:
                 if node.hangs:
                     # The watchdog must not wait for the next interval to look.
                     self._schedule_silent(node, at)
+
+        self._add_pushers()
+
+    def _add_pushers(self) -> None:
+        wanted = min(max(len(self._nodes) // NODES_A_PUSHER, FEWEST_PUSHERS), MOST_PUSHERS)
+        while len(self._pushers) < wanted:
+            name = f"push-{len(self._pushers)}"
+            self._pushers.append(threading.Thread(target=self._push, name=name, daemon=True))
+            self._pushers[-1].start()
 
     def _schedule_silent(self, node: FleetNode, at: float) -> None:
         for second in range(1, int(self._interval_seconds) + 1):
