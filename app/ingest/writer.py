@@ -33,8 +33,9 @@ from collectors.report import Report
 
 log = structlog.get_logger()
 
-TICK_SECONDS = 0.1
-"""Shortest time between the starts of two transactions; a page sees a fault well within 5 s."""
+LONGEST_PAUSE_SECONDS = 0.25
+"""After a transaction the writer rests as long as it took, at most this: reports gather meanwhile, other
+writers get their turn, and a single report on an idle store is answered at once."""
 
 FRAMES_SECONDS = 1.0
 SOURCES_SECONDS = 5.0
@@ -126,19 +127,17 @@ class ReportWriter:
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        started_at = 0.0
         while True:
-            pause = started_at + TICK_SECONDS - time.monotonic()
-            if pause > 0:
-                time.sleep(pause)
             batch, last = self._take()
-            started_at = time.monotonic()
+            begun = time.monotonic()
             if batch:
                 self._metrics.waiting.set(self._queue.qsize())
                 self._store(batch)
             self._follow_up(final=last)
             if last:
                 return
+            if batch:
+                time.sleep(min(time.monotonic() - begun, LONGEST_PAUSE_SECONDS))
 
     def _take(self) -> tuple[list[_Waiting], bool]:
         """What waits now, at least one unless something else is due; and whether it is the last."""

@@ -32,7 +32,7 @@ from app.store.vectors import (
     quantize,
     unpack,
 )
-from app.store.writes.bulk import Row, Upsert, clock, upsert
+from app.store.writes.bulk import Row, Upsert, clock, collector_paused, upsert
 from app.store.writes.gpus import HEALTH, INDEX, PLACES, POD, GpuRows
 
 Codes = NDArray[numpy.uint8]
@@ -143,7 +143,8 @@ def refresh_frames(
         metric in stored and stored[metric][0] == topology.version for metric in _GPU_FRAMES
     )
     if whole or not same or not complete:
-        frames |= _gpu_frames(connection, cluster, layout)
+        with collector_paused():
+            frames |= _gpu_frames(connection, cluster, layout)
         gpu_state = frames["gpu_state"]
     else:
         gpu_state = unpack(stored["gpu_state"][2])

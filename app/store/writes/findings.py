@@ -69,7 +69,7 @@ class _Episode:
 class FoundEpisodes:
     """What a batch says of findings.
 
-    `open_by_node`: of each node with a newest report, the findings open after it. `closed`: episodes
+    `open_by_node`: the findings open after a node's newest report, where there are any. `closed`: episodes
     that a report still carries though they are closed here, by node; the agent is told.
     """
 
@@ -85,7 +85,8 @@ def fold_findings(
     known, open_of = _known(connection, cluster, nodes)
     found = FoundEpisodes()
     for node, brought in nodes.items():
-        _fold_node(node, brought, known=known, open_of=open_of, found=found)
+        if node in open_of or any(report.findings for report in brought.reports):
+            _fold_node(node, brought, known=known, open_of=open_of, found=found)
     _store(connection, cluster, known)
     return found
 
@@ -107,8 +108,6 @@ def _fold_node(
             continue
         point = Point(report.observed_at, report.spool_id, report.sequence)
         refused = []
-        if not report.findings and not opened:
-            continue
         carried: set[str] = set()
         for finding in report.findings:
             episode = known.get(finding.episode)

@@ -97,6 +97,8 @@ def build_rows(
     rows = built.rows
     allocated: list[tuple[int, GpuReading]] = []
     encode = msgspec.json.encode
+    missing: dict[str, str] = {}
+    reasons: str | None = None
     for node, report in newest.items():
         gpus = report.gpus
         built.nodes.append(node)
@@ -109,7 +111,11 @@ def build_rows(
         hurt = _hurt(findings) if findings and node not in stale else None
         for gpu in gpus:
             health, reason = usual if hurt is None else hurt.get(gpu.uuid, usual)
-            pods, missing = gpu.pod_uids, gpu.missing
+            pods = gpu.pod_uids
+            # Most GPUs of a fleet lack the same values for the same reasons.
+            if gpu.missing != missing:
+                missing = gpu.missing
+                reasons = encode(missing).decode() if missing else None
             if gpu.allocated_to:
                 allocated.append((len(rows), gpu))
             rows.append(
@@ -120,7 +126,7 @@ def build_rows(
                     reason,
                     at,
                     pods[0] if pods else None,
-                    encode(missing).decode() if missing else None,
+                    reasons,
                     at,
                     *_read(gpu),
                 )
@@ -142,16 +148,22 @@ def move_gpus(
     silent_before: datetime,
 ) -> None:
     """Let GPUs that were put into another node follow, once their old node has not reported them for long."""
-    stored = clock(connection)
-    limit = stored(silent_before)
+    claimed = {gpu.uuid: report.node for report in reports for gpu in report.gpus}
+    known = select_where_in(
+        connection,
+        "SELECT uuid, node FROM gpu WHERE cluster = :cluster AND {uuid IN (:names)}",
+        list(claimed),
+        cluster=cluster,
+    )
+    limit = clock(connection)(silent_before)
     update(
         connection,
-        "UPDATE gpu SET node = ? WHERE cluster = ? AND uuid = ? AND node <> ? "
+        "UPDATE gpu SET node = ? WHERE cluster = ? AND uuid = ? "
         "AND (observed_at IS NULL OR observed_at < ?)",
         [
-            (report.node, cluster, gpu.uuid, report.node, limit)
-            for report in reports
-            for gpu in report.gpus
+            (claimed[uuid], cluster, uuid, limit)
+            for uuid, node in known
+            if claimed.get(uuid, node) != node
         ],
     )
 

@@ -65,12 +65,13 @@ class KnownNode(msgspec.Struct, frozen=True):
 class JudgedNodes:
     """Nodes after their newest reports.
 
-    `unlike`: nodes whose GPUs may not be those had before (new, booted, counted otherwise or silent),
-    so that what is gone is looked for.
+    `new`: nodes not known before. `unlike`: nodes whose GPUs may not be those had before (booted,
+    counted otherwise or silent), so that what is gone is looked for.
     """
 
     health: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
 
 
@@ -111,12 +112,9 @@ def store_nodes(
         expected = max(
             report.expected_gpus or 0, count or 0, (old.gpu_count_expected if old else 0) or 0
         )
-        if (
-            old is None
-            or old.boot_id != report.boot_id
-            or old.gpu_count != count
-            or not report.nvml.answering
-        ):
+        if old is None:
+            judged.new.append(name)
+        elif old.boot_id != report.boot_id or old.gpu_count != count or not report.nvml.answering:
             judged.unlike.append(name)
         judged.health[name] = health
         rows.append(

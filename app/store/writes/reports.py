@@ -86,7 +86,12 @@ def store_reports(
             now=now,
         )
         unlike = [newest[node] for node in judged.unlike]
-        move_gpus(connection, cluster, unlike, silent_before=silent_before)
+        move_gpus(
+            connection,
+            cluster,
+            [*unlike, *(newest[node] for node in judged.new)],
+            silent_before=silent_before,
+        )
         built = build_rows(
             connection, cluster, newest, open_by_node=found.open_by_node, stale=stale
         )

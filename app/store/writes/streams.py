@@ -61,31 +61,26 @@ class Sorted:
 
 def sort_reports(connection: Connection, cluster: str, reports: Sequence[Report]) -> Sorted:
     """Say of each report whether it is new, older than what is known, or was had before."""
-    streams, newest = _heard(connection, cluster, {report.node for report in reports})
+    by_node: dict[str, list[int]] = {}
+    for place, report in enumerate(reports):
+        by_node.setdefault(report.node, []).append(place)
+    streams, newest = _heard(connection, cluster, by_node)
     outcomes: list[Outcome] = ["duplicate"] * len(reports)
-    fresh: dict[str, list[int]] = {}
-    order = sorted(range(len(reports)), key=lambda place: reports[place].sequence)
-    for place in order:
-        report = reports[place]
-        stream = (report.node, report.spool_id)
-        if report.sequence <= streams.get(stream, -1):
-            continue
-        streams[stream] = report.sequence
-        fresh.setdefault(report.node, []).append(place)
     nodes: dict[str, NodeReports] = {}
-    for node, places in fresh.items():
-        if len(places) > 1:
-            places.sort(key=lambda place: (reports[place].observed_at, reports[place].sequence))
+    for node, places in by_node.items():
+        fresh = _not_had(reports, places, streams.get(node, {}))
+        if not fresh:
+            continue
         before = newest.get(node)
         now, last = before, None
-        for place in places:
+        for place in fresh:
             report = reports[place]
             if is_newer(report, now):
                 outcomes[place], last = "stored", report
                 now = Point(report.observed_at, report.spool_id, report.sequence)
             else:
                 outcomes[place] = "older"
-        nodes[node] = NodeReports([reports[place] for place in places], before, last)
+        nodes[node] = NodeReports([reports[place] for place in fresh], before, last)
     return Sorted(outcomes, nodes)
 
 
@@ -103,38 +98,59 @@ def advance_streams(
     """Note how far each spool has been taken."""
     stored = clock(connection)
     received_at = stored(now)
-    last: dict[tuple[str, str], tuple[int, datetime]] = {}
+    rows = []
     for node, brought in nodes.items():
+        last: dict[str, tuple[int, datetime]] = {}
         for report in brought.reports:
-            stream = (node, report.spool_id)
-            sequence, observed_at = last.get(stream, (-1, report.observed_at))
-            last[stream] = (
+            sequence, observed_at = last.get(report.spool_id, (-1, report.observed_at))
+            last[report.spool_id] = (
                 max(sequence, report.sequence),
                 max(observed_at, report.observed_at),
             )
-    rows = [
-        (cluster, node, spool_id, sequence, stored(observed_at), received_at)
-        for (node, spool_id), (sequence, observed_at) in sorted(last.items())
-    ]
+        for spool_id, (sequence, observed_at) in last.items():
+            rows.append((cluster, node, spool_id, sequence, stored(observed_at), received_at))
     upsert(connection, _STREAM, rows)
+
+
+def _not_had(reports: Sequence[Report], places: list[int], taken: dict[str, int]) -> list[int]:
+    """The places of a node's reports that were not had before, in order of observation.
+
+    `taken`: the last sequence taken of each of its spools.
+    """
+    if len(places) > 1:
+        places.sort(key=lambda place: reports[place].sequence)
+    fresh = []
+    for place in places:
+        report = reports[place]
+        if report.sequence > taken.get(report.spool_id, -1):
+            taken[report.spool_id] = report.sequence
+            fresh.append(place)
+    if len(fresh) > 1:
+        fresh.sort(key=lambda place: (reports[place].observed_at, reports[place].sequence))
+    return fresh
 
 
 def _heard(
     connection: Connection, cluster: str, nodes: Iterable[str]
-) -> tuple[dict[tuple[str, str], int], dict[str, Point]]:
-    streams: dict[tuple[str, str], int] = {}
+) -> tuple[dict[str, dict[str, int]], dict[str, Point]]:
+    """Of each node: the last sequence taken of each spool, and the newest observation."""
+    streams: dict[str, dict[str, int]] = {}
     newest: dict[str, tuple[object, str, int]] = {}
     # Times are compared as the driver gives them: SQLite's texts order as the times they stand for.
     for node, spool_id, sequence, observed_at in select_where_in(
         connection,
         "SELECT node, spool_id, sequence, observed_at FROM report_stream "
         "WHERE cluster = :cluster AND {node IN (:names)}",
-        sorted(nodes),
+        list(nodes),
         cluster=cluster,
     ):
-        streams[node, spool_id] = sequence
-        known = newest.get(node)
-        if known is None or observed_at > known[0]:
+        taken = streams.get(node)
+        if taken is None:
+            streams[node] = {spool_id: sequence}
+            newest[node] = (observed_at, spool_id, sequence)
+            continue
+        taken[spool_id] = sequence
+        if observed_at > newest[node][0]:  # type: ignore[operator]
             newest[node] = (observed_at, spool_id, sequence)
     return streams, {
         node: Point(_time(at), spool_id, sequence)
