@@ -1,5 +1,6 @@
 """The ingest process: agents' reports, /v1, health and metrics. Any number of them may run beside each other."""
 
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -103,12 +104,16 @@ def run(settings: Settings) -> None:
         )
     )
     host, port = listener.getsockname()[:2]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn ends in good order and then raises the signal again, which would kill what is left to do.
+        signal.signal(number, lambda *_: None)
     log.info("ingest serves", url=f"http://{host}:{port}", cluster=settings.cluster)
     try:
         server.run(sockets=[listener])
     finally:
         listener.close()
         engine.dispose()
+        log.info("ingest has ended")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ from app.errors import RequestRefused
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
-MAX_LIMIT = 5000
+MAX_LIMIT = 20_001
 """Most records in one answer; longer lists go by cursor."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
