@@ -16,7 +16,8 @@ class Palette:
     panel: str
     line: str
     ink: str
-    accent: str  # links, the primary button
+    accent: str  # the primary button, under white words
+    link: str
     calm: tuple[str, str, str]  # healthy: quiet grey-teal; the tint is a free GPU
     watch: tuple[str, str, str]  # degraded
     act: tuple[str, str, str]  # needs a person now, and nothing else
@@ -30,6 +31,7 @@ LIGHT = Palette(
     line="#d3dddd",
     ink="#14252a",
     accent="#17686a",
+    link="#17686a",
     calm=("#8db0ad", "#d3e1df", "#3c6765"),
     watch=("#d98f1f", "#faecd2", "#8a5200"),
     act=("#d1281d", "#fbe3e0", "#b51f15"),
@@ -42,7 +44,8 @@ DARK = Palette(
     panel="#172022",
     line="#2a383b",
     ink="#dbe5e5",
-    accent="#66b7b2",
+    accent="#2b7f7c",
+    link="#66b7b2",
     calm=("#44716e", "#24393a", "#8bb5b1"),
     watch=("#d9952f", "#3a2c14", "#eab25a"),
     act=("#f2564a", "#43201d", "#ff8a7f"),
@@ -77,7 +80,7 @@ def _mode_options(palette: Palette) -> dict[str, str]:
         "backgroundColor": palette.ground,
         "secondaryBackgroundColor": palette.panel,
         "textColor": palette.ink,
-        "linkColor": palette.accent,
+        "linkColor": palette.link,
         "borderColor": palette.line,
         "dataframeBorderColor": palette.line,
     }

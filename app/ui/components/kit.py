@@ -69,9 +69,15 @@ def _page_style() -> str:
 
 @cache
 def _kit_script() -> str:
-    style = json.dumps((_BROWSER / "base.css").read_text(encoding="utf-8"))
-    scripts = [(_BROWSER / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    style = json.dumps(_lean((_BROWSER / "base.css").read_text(encoding="utf-8")))
+    scripts = [_lean((_BROWSER / name).read_text(encoding="utf-8")) for name in _SCRIPTS]
     return "\n".join([*scripts, f"export default () => start({style});"])
+
+
+def _lean(source: str) -> str:
+    """The source without indents and lines of comment: every new visitor is sent it. No string spans lines there."""
+    lines = (line.strip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/*")))
 
 
 @cache

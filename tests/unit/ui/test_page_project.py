@@ -55,6 +55,8 @@ def test_colours_are_in_the_theme_alone() -> None:
 def test_words_can_be_read(palette: theme.Palette) -> None:
     """4.5 to 1, WCAG 2.1's contrast for text, on the ground and on the tone's own tint."""
     assert _contrast(palette.ink, palette.panel) >= 7
+    assert _contrast("#ffffff", palette.accent) >= 4.5
+    assert _contrast(palette.link, palette.ground) >= 4.5
     for tone in theme.TONES:
         _, tint, ink = getattr(palette, tone)
         assert _contrast(ink, palette.ground) >= 4.5, tone

@@ -8,7 +8,7 @@ function layOut(topology, { width, height, byGpu }) {
   candidates.add(racks);
   let best = null;
   for (const across of candidates) {
-    let low = 0.5, high = 22;
+    let low = 0.5, high = 30;
     let fit = null;
     for (let step = 0; step < 12; step++) {
       const unit = (low + high) / 2;
