@@ -36,6 +36,7 @@ from collectors.push import PushThread, Receipt, Sender, TokenFile
 from collectors.readings import PortReading
 from collectors.report import AgentCounters, encode_report
 from collectors.settings import AgentSettings, read_agent_settings
+from collectors.site_rules import load_rules
 from collectors.spool import Spool
 from collectors.xid import parse_kernel_line
 
@@ -77,6 +78,7 @@ class Agent:
             push_interval_seconds=settings.push_interval_seconds,
             xid_window_seconds=settings.xid_window_seconds,
             find_pod=self._find_pod,
+            rules=load_rules(settings.rules),
         )
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped = threading.Event()

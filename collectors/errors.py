@@ -33,3 +33,11 @@ class TokenError(CollectorError):
 
 class SourceError(CollectorError):
     """A source (Prometheus, the kubelet, the kernel log) did not answer as it should."""
+
+
+class RulesError(CollectorError):
+    """The site's file of rules cannot be used; the text names the entry and the field."""
+
+
+class CaptureError(CollectorError):
+    """A file given to be inspected is not what it should be; the text says which and why."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -55,6 +56,11 @@ class RuleSet:
     gpu: tuple[Rule, ...] = GPU_RULES
     node: tuple[Rule, ...] = NODE_RULES
     port: tuple[Rule, ...] = PORT_RULES
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of all of them."""
+        return frozenset(rule.name for rule in (*self.gpu, *self.node, *self.port))
 
 
 BUILT_IN = RuleSet()

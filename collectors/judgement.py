@@ -54,7 +54,7 @@ def judge(
     past = drop_old(ledger.past, now=moment.now) if ledger.past else {}
     by_uuid = {reading.uuid: reading for reading in gpus} if gpus is not None else None
     if opened:
-        _close_ended(opened, by_uuid, past, facts=facts, moment=moment)
+        _close_ended(opened, by_uuid, past, facts=facts, moment=moment, rules=rules)
     for reading in gpus or ():
         read = read_gpu(reading, trends.get(reading.uuid) if trends else None)
         for rule in rules.gpu:
@@ -105,6 +105,7 @@ def _close_ended(
     *,
     facts: NodeFacts,
     moment: Moment,
+    rules: RuleSet,
 ) -> None:
     complete = facts.gpu_count is not None and facts.gpu_count >= (facts.expected_gpus or 0)
     for key, entry in list(opened.items()):
@@ -113,7 +114,11 @@ def _close_ended(
         replaced = by_uuid is not None and entry.gpu_uuid is not None and reading is None
         if replaced and complete and key != GPU_COUNT:
             del opened[key]
-        elif entry.cleared_by is not None:
+        elif entry.cleared_by is None:
+            # A rule that the site has turned off, or that this release no longer has.
+            if entry.finding.rule not in rules.names:
+                del opened[key]
+        else:
             if has_ended(entry, reading, moment=moment):
                 del opened[key]
                 count_end(past, entry, now=moment.now)

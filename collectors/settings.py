@@ -30,6 +30,7 @@ class AgentSettings(BaseSettings):
     )
     spool_dir: Path = Field(Path("/var/lib/pitwall"), description="Reports not yet taken, state.")
     spool_max_bytes: int = Field(64 * 1024 * 1024, ge=64 * 1024)
+    rules: Path | None = Field(None, description="Site's thresholds, a TOML file.")
     poll_interval_seconds: float = Field(5.0, gt=0)
     push_interval_seconds: float = Field(15.0, gt=0)
     nvml_timeout_seconds: float = Field(
