@@ -151,6 +151,7 @@ def test_from_a_gpu_off_the_bus_to_its_job_back_elsewhere(demo: Demo, browser: A
     page.locator("h1", has_text=node.name).wait_for()
     page.locator(".pw-gpu-act", has_text="GPU 3").wait_for()
     page.get_by_text(job.name).first.wait_for()
+    page.get_by_text("7 of 8", exact=True).wait_for()
     keep(page, "first-light-3-node")
     assert_no_exception(page)
 

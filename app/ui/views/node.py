@@ -121,18 +121,22 @@ def _head(name: str, drawn: tuple[object, ...]) -> None:
             "tone": tone if node.health != "Healthy" else "calm",
         },
         action=f"What to do: {worst.action}" if worst and worst.action else None,
-        facts=facts_of(node),
+        facts=facts_of(picture),
     )
 
 
-def facts_of(node: NodeRecord) -> list[dict[str, object]]:
+def _has_reading(gpu: GpuRecord) -> bool:
+    values = (gpu.temperature_celsius, gpu.power_watts, gpu.memory_used_bytes)
+    return any(value is not None for value in values)
+
+
+def facts_of(picture: live.NodePicture) -> list[dict[str, object]]:
+    node = picture.node
     ready = {True: "Ready", False: "Not Ready", None: "not heard"}[node.kubernetes_ready]
     placing = {True: ", unschedulable", False: ", schedulable", None: ""}[node.unschedulable]
-    answering = (
-        "not known"
-        if node.gpu_count is None
-        else f"{node.gpu_count} of {node.gpu_count_expected or node.gpu_count}"
-    )
+    expected = node.gpu_count_expected or node.gpu_count or 0
+    # NVML counts a GPU that it has lost; what answers is what it gave any reading of.
+    answering = min(node.gpu_count or 0, sum(1 for gpu in picture.gpus if _has_reading(gpu)))
     used = (
         "not known"
         if node.gpu_requested is None
@@ -142,10 +146,10 @@ def facts_of(node: NodeRecord) -> list[dict[str, object]]:
     return [
         parts.fact(
             "GPUs answering",
-            answering,
+            "not known" if node.gpu_count is None else f"{answering} of {expected}",
             **(
-                {"tone": "act"}
-                if node.gpu_count is not None and node.gpu_count < (node.gpu_count_expected or 0)
+                {"tone": words.health_tone(node.health, node.service)}
+                if node.gpu_count is not None and answering < expected
                 else {}
             ),
         ),
