@@ -93,6 +93,16 @@ class FencedConnection(Connection):
         )
 
 
+class Call(msgspec.Struct, frozen=True):
+    """A step and what it is carried out with; has_ended as in carry_out."""
+
+    step: Step
+    operation: Operation
+    connection: Connection
+    view: ClusterView
+    has_ended: Callable[[str], bool]
+
+
 def carry_out(
     step: Step,
     operation: Operation,
@@ -106,7 +116,7 @@ def carry_out(
     has_ended: whether the operation of that id is over, for a node that still carries its annotation.
     """
     try:
-        return _CALLS[step.name](step, operation, connection, view, has_ended)
+        return _CALLS[step.name](Call(step, operation, connection, view, has_ended))
     except OwnershipError as error:
         return Answer("failed", str(error), outcome="refused")
     except UnreachableError as error:
@@ -129,47 +139,37 @@ def carry_out(
         return Answer("failed", str(error), outcome="failed")
 
 
-def _cordon(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
-    node: Node | None = get_object(connection, NODES, step.node)
-    if node is None or node.metadata.uid != step.uid:
-        return Answer("done", f"Node {step.node} is gone.", outcome=None)
+def _cordon(call: Call) -> Answer:
+    node: Node | None = get_object(call.connection, NODES, call.step.node)
+    if node is None or node.metadata.uid != call.step.uid:
+        return Answer("done", f"Node {call.step.node} is gone.", outcome=None)
     hold = read_hold(node.metadata)
-    if hold is not None and hold.operation != operation.id and has_ended(hold.operation):
+    if hold is not None and hold.operation != call.operation.id and call.has_ended(hold.operation):
         # What the earlier operation left is the state that this one finds.
-        found = write_hold(NodeHold(operation.id, node.spec.unschedulable))
-        annotate_node(connection, step.node, found)
+        found = write_hold(NodeHold(call.operation.id, node.spec.unschedulable))
+        annotate_node(call.connection, call.step.node, found)
     try:
         result = cordon(
-            connection,
-            step.node,
-            annotation_value=lambda was: write_hold(NodeHold(operation.id, was)),
+            call.connection,
+            call.step.node,
+            annotation_value=lambda was: write_hold(NodeHold(call.operation.id, was)),
         )
     except NodeGoneError as error:
         return Answer("done", str(error), outcome=None)
     said = "was cordoned before" if result.was_unschedulable else "cordoned"
     return Answer(
         "done",
-        f"{step.node} {said}." if result.changed else f"{step.node} {said}; found so.",
+        f"{call.step.node} {said}." if result.changed else f"{call.step.node} {said}; found so.",
         was_unschedulable=result.was_unschedulable,
     )
 
 
-def _uncordon(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
-    by_person = operation.kind == "uncordon"
+def _uncordon(call: Call) -> Answer:
+    by_person = call.operation.kind == "uncordon"
     try:
-        result = uncordon(connection, step.node, operation_id=None if by_person else operation.id)
+        result = uncordon(
+            call.connection, call.step.node, operation_id=None if by_person else call.operation.id
+        )
     except NodeGoneError as error:
         return Answer("done", str(error), outcome=None)
     except OwnershipError as error:
@@ -177,24 +177,18 @@ def _uncordon(
         return Answer("done", str(error), outcome="refused")
     if result.was_unschedulable and not by_person:
         return Answer(
-            "done", f"{step.node} was cordoned before and stays so.", was_unschedulable=True
+            "done", f"{call.step.node} was cordoned before and stays so.", was_unschedulable=True
         )
     return Answer(
-        "done", f"{step.node} uncordoned." if result.changed else f"{step.node} found so."
+        "done", f"{call.step.node} uncordoned." if result.changed else f"{call.step.node} found so."
     )
 
 
-def _evict(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
-    pod = view.pods.get(step.uid)
+def _evict(call: Call) -> Answer:
+    pod = call.view.pods.get(call.step.uid)
     if pod is None:
         return Answer("done", "It is gone.", outcome=None)
-    answer = evict(connection, pod)
+    answer = evict(call.connection, pod)
     if answer.is_done:
         outcome = "done" if answer.kind == "evicted" and not answer.already else None
         return Answer("done", answer.message, outcome=outcome)
@@ -213,30 +207,16 @@ def _evict(
     )
 
 
-def _suspend(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
-    return _toggle(step, operation, connection, view, resume=False)
+def _suspend(call: Call) -> Answer:
+    return _toggle(call, resume=False)
 
 
-def _resume(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
-    return _toggle(step, operation, connection, view, resume=True)
+def _resume(call: Call) -> Answer:
+    return _toggle(call, resume=True)
 
 
-def _toggle(
-    step: Step, operation: Operation, connection: Connection, view: ClusterView, *, resume: bool
-) -> Answer:
-    workload = view.workloads.get(step.uid)
+def _toggle(call: Call, *, resume: bool) -> Answer:
+    workload = call.view.workloads.get(call.step.uid)
     if workload is None:
         return Answer("done", "It exists no more.", outcome=None)
     kind = kind_of(workload)
@@ -245,7 +225,7 @@ def _toggle(
             "failed", f"{workload.said} is no kind that Pitwall restarts.", outcome="refused"
         )
     act = kind.resume if resume else kind.suspend
-    answer = act(connection, workload, operation.id)
+    answer = act(call.connection, workload, call.operation.id)
     match answer.kind:
         case "done":
             return Answer("done", answer.message)
@@ -259,26 +239,24 @@ def _toggle(
     return Answer("failed", answer.message, outcome="refused")
 
 
-def _force_delete(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
+def _force_delete(call: Call) -> Answer:
     """Gives up a Terminating pod of a node that a person confirmed to be off.
 
     As the pod garbage collector does for out-of-service nodes: first the phase is written Failed, so
     that the Job's controller counts it and takes its finalizer off, then the object is deleted at once.
     """
-    node: Node | None = get_object(connection, NODES, step.node) if step.node else None
+    node: Node | None = (
+        get_object(call.connection, NODES, call.step.node) if call.step.node else None
+    )
     if node is not None and is_ready(node):
         return Answer(
-            "failed", f"{step.node} answers again: nothing is force-deleted.", outcome="refused"
+            "failed",
+            f"{call.step.node} answers again: nothing is force-deleted.",
+            outcome="refused",
         )
-    _, namespace, name = step.target.split("/", 2)
-    pod: Pod | None = get_object(connection, PODS, name, namespace=namespace)
-    if pod is None or pod.metadata.uid != step.uid:
+    _, namespace, name = call.step.target.split("/", 2)
+    pod: Pod | None = get_object(call.connection, PODS, name, namespace=namespace)
+    if pod is None or pod.metadata.uid != call.step.uid:
         return Answer("done", f"{namespace}/{name} is gone.", outcome=None)
     if pod.metadata.deletion_timestamp is None:
         return Answer(
@@ -288,22 +266,22 @@ def _force_delete(
             retry_after_seconds=1.0,
         )
     if not is_terminal(pod):
-        _write_failed(connection, pod)
+        _write_failed(call.connection, pod)
     try:
-        connection.request(
+        call.connection.request(
             "DELETE",
             PODS.path(name, namespace=namespace),
             body={
                 "apiVersion": "v1",
                 "kind": "DeleteOptions",
                 "gracePeriodSeconds": 0,
-                "preconditions": {"uid": step.uid},
+                "preconditions": {"uid": call.step.uid},
             },
         )
     except ApiError as error:
         if error.status not in (404, 409):
             raise
-    return Answer("done", f"{namespace}/{name} deleted: {step.node} was confirmed to be off.")
+    return Answer("done", f"{namespace}/{name} deleted: {call.step.node} was confirmed to be off.")
 
 
 def _write_failed(connection: Connection, pod: Pod) -> None:
@@ -329,33 +307,24 @@ def _write_failed(connection: Connection, pod: Pod) -> None:
             raise
 
 
-def _confirm_empty(
-    step: Step,
-    operation: Operation,
-    connection: Connection,
-    view: ClusterView,
-    has_ended: Callable[[str], bool],
-) -> Answer:
+def _confirm_empty(call: Call) -> Answer:
     """Asks the API server, not the view, for the node's pods: a bind may have landed after the last look."""
-    listing = list_objects(connection, PODS, field_selector=f"spec.nodeName={step.node}")
+    listing = list_objects(call.connection, PODS, field_selector=f"spec.nodeName={call.step.node}")
     pods: list[Pod] = [pod for pod in listing.items if not is_mirror(pod)]
-    judged = survey(pods, view=view, options=operation.options, now=datetime.now(UTC))
-    lets = operation.options.mode in ("complete", "deadline")
+    judged = survey(pods, view=call.view, options=call.operation.options, now=datetime.now(UTC))
+    lets = call.operation.options.mode in ("complete", "deadline")
     left = [found for found in judged if found.leaving and not (lets and is_terminal(found.pod))]
     if left:
         return Answer(
             "waiting",
-            f"{step.node} is not empty yet: {left[0].name} is on it.",
+            f"{call.step.node} is not empty yet: {left[0].name} is on it.",
             outcome=None,
             retry_after_seconds=CONFIRM_RETRY_SECONDS,
         )
-    return Answer("done", f"{step.node} holds no pod that must go.", outcome=None)
+    return Answer("done", f"{call.step.node} holds no pod that must go.", outcome=None)
 
 
-_CALLS: dict[
-    str,
-    Callable[[Step, Operation, Connection, ClusterView, Callable[[str], bool]], Answer],
-] = {
+_CALLS: dict[str, Callable[[Call], Answer]] = {
     CORDON: _cordon,
     UNCORDON: _uncordon,
     EVICT: _evict,
