@@ -168,6 +168,7 @@ def _gpu_view(gpu: Gpu) -> dict[str, Any]:
         "remap_pending": gpu.remap_pending,
         "remap_failure": gpu.remap_failure,
         "recovery_action": gpu.recovery_action,
+        "ailments": gpu.ailments,
     }
 
 
@@ -176,6 +177,7 @@ def _host_view(host: Host) -> dict[str, Any]:
         "boot_id": host.boot_id,
         "dead": host.dead,
         "nvml_hang": host.nvml_hang,
+        "ailments": host.ailments,
         "gpus": [_gpu_view(gpu) for gpu in host.gpus],
     }
 

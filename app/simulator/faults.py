@@ -12,14 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from app.simulator.ailments import GPU_AILMENTS, NODE_AILMENTS
 from app.simulator.clock import Clock
 from app.simulator.errors import FaultRefused
 from app.simulator.hosts import Gpu, Host, Hosts
 
-KINDS = ("xid-N", "gpu-lost", "nvml-hang", "ecc-uncorrectable", "node-dead")
+NODE_KINDS = ("nvml-hang", "node-dead", *NODE_AILMENTS)
+KINDS = (
+    *("xid-N", "sxid-N", "gpu-lost", "ecc-uncorrectable"),
+    *GPU_AILMENTS,
+    *NODE_KINDS,
+)
 # NVML field 230, the recovery action that a GPU asks for: none, reset, reboot, ...
 RESET, REBOOT = 1, 2
 XIDS_KEPT = 10_000
+SWITCH_PCI = "0000:05:00.0"
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class XidEvent:
     sequence: int
     at: datetime
     node: str
-    gpu_uuid: str
+    gpu_uuid: str | None
     pci_bus_id: str
     xid: int
     text: str
@@ -64,6 +71,17 @@ def _contain(gpu: Gpu) -> None:
 def _leak(gpu: Gpu) -> None:
     _count_uncorrectable(gpu)
     _hold(gpu)
+
+
+def _sicken(gpu: Gpu, kind: str) -> None:
+    """An ailment changes what the GPU says of itself; what has a field of its own is that."""
+    for name, value in GPU_AILMENTS[kind].items():
+        if name == "recovery_action":
+            gpu.recovery_action = int(value)
+        elif name in ("remap_pending", "remap_failure"):
+            setattr(gpu, name, True)
+        else:
+            gpu.ailments[name] = value
 
 
 def _want_remap(gpu: Gpu) -> None:
@@ -133,16 +151,21 @@ class Faults:
         if host.dead:
             raise FaultRefused(f"{node} is dead already; repair it first.")
         match = re.fullmatch(r"xid-([0-9]{1,3})", kind)
-        if match is None and kind not in KINDS[1:]:
+        switch = re.fullmatch(r"sxid-([0-9]{5})", kind)
+        if match is None and switch is None and kind not in KINDS[2:]:
             raise FaultRefused(f"{kind!r} is no fault; there are {', '.join(KINDS)}.")
         index = None
-        if kind in ("nvml-hang", "node-dead"):
+        if switch is not None or kind in NODE_KINDS:
             if gpu is not None:
                 raise FaultRefused(f"{kind} concerns the whole node and takes no GPU.")
-            if kind == "nvml-hang":
+            if switch is not None:
+                self._raise_sxid(host, int(switch[1]))
+            elif kind == "nvml-hang":
                 host.nvml_hang = True
-            else:
+            elif kind == "node-dead":
                 host.dead = True
+            else:
+                host.ailments.update(NODE_AILMENTS[kind])
         else:
             index = 0 if gpu is None else gpu
             device = self._gpu(host, index)
@@ -150,6 +173,8 @@ class Faults:
                 self._raise_xid(host, device, int(match[1]))
             elif kind == "gpu-lost":
                 _lose(device)
+            elif kind in GPU_AILMENTS:
+                _sicken(device, kind)
             else:
                 _contain(device)
         fault: dict[str, Any] = {"node": node, "kind": kind, "gpu": index}
@@ -177,20 +202,41 @@ class Faults:
         known = XIDS.get(code, Xid("unknown error"))
         place = gpu.pci_bus_id.lower().removeprefix("0000").rsplit(".", 1)[0]
         process = f"pid={gpu.pid}, name=python3" if gpu.pid else "pid='<unknown>', name=<unknown>"
-        self.last_sequence += 1
-        event = XidEvent(
-            sequence=self.last_sequence,
-            at=self._clock.now(),
-            node=host.name,
-            gpu_uuid=gpu.uuid,
-            pci_bus_id=gpu.pci_bus_id,
-            xid=code,
-            text=f"NVRM: Xid (PCI:{place}): {code}, {process}, {known.text}",
-        )
-        self.xids.append(event)
         gpu.last_xid = code
         if known.effect is not None:
             known.effect(gpu)
+        self._log(
+            host,
+            code,
+            f"NVRM: Xid (PCI:{place}): {code}, {process}, {known.text}",
+            gpu_uuid=gpu.uuid,
+            pci_bus_id=gpu.pci_bus_id,
+        )
+
+    def _raise_sxid(self, host: Host, code: int) -> None:
+        self._log(
+            host,
+            code,
+            f"nvidia-nvswitch0: SXid (PCI:{SWITCH_PCI}): {code}, Link 7 event",
+            gpu_uuid=None,
+            pci_bus_id=SWITCH_PCI,
+        )
+
+    def _log(
+        self, host: Host, code: int, text: str, *, gpu_uuid: str | None, pci_bus_id: str
+    ) -> None:
+        self.last_sequence += 1
+        self.xids.append(
+            XidEvent(
+                sequence=self.last_sequence,
+                at=self._clock.now(),
+                node=host.name,
+                gpu_uuid=gpu_uuid,
+                pci_bus_id=pci_bus_id,
+                xid=code,
+                text=text,
+            )
+        )
         for listener in tuple(self.on_xid):
             listener()
 

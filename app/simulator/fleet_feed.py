@@ -37,6 +37,7 @@ class GpuState(msgspec.Struct, frozen=True):
     remap_pending: bool = False
     remap_failure: bool = False
     recovery_action: int = 0
+    ailments: dict[str, float] = {}
 
 
 class NodeState(msgspec.Struct, frozen=True):
@@ -45,6 +46,7 @@ class NodeState(msgspec.Struct, frozen=True):
     boot_id: str
     dead: bool = False
     nvml_hang: bool = False
+    ailments: dict[str, float] = {}
     gpus: tuple[GpuState, ...] = ()
 
 

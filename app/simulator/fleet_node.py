@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.simulator.fleet_feed import NodeState, XidTold, utc
-from app.simulator.nvml import SimulatedGpu, SimulatedNode, SimulatedNvml
+from app.simulator.nvml import SimulatedNvml
+from app.simulator.nvml_gpu import SimulatedGpu, SimulatedNode
+from app.simulator.ports import ports_of
 from collectors.desk import Desk, Identity
 from collectors.errors import NvmlUnavailableError
 from collectors.folding import Occurrence
@@ -28,6 +30,9 @@ PUSH_INTERVAL_SECONDS = 14.5
 """A little under 15 s, so that the poll that ends the interval carries the report."""
 
 XID_WINDOW_SECONDS = 5.0
+PORT_SLACK_SECONDS = 0.5
+"""Polls are never exactly on time; ports are read with the one that ends their interval."""
+
 SPOOL_BYTES = 1024 * 1024
 
 
@@ -59,6 +64,9 @@ class FleetNode:
         self._slow_interval_seconds = slow_interval_seconds
         self._node: SimulatedNode = library.add_node(name, boot_id=state.boot_id)
         self._pods: dict[int, str] = {}
+        self._ailments: dict[str, float] = {}
+        self._ports_read_at: float | None = None
+        self._port_readings = 0
         self._polls_failed = 0
         # One spool over simulated reboots: a pusher may be at work on it.
         self.spool = Spool(directory, max_bytes=SPOOL_BYTES, boot_id=state.boot_id, sync=False)
@@ -84,12 +92,15 @@ class FleetNode:
         if state.boot_id != self._node.boot_id:
             self._boot(state)
         self.dead = state.dead
+        self._ailments = state.ailments
         self._node.nvml_hang = state.nvml_hang
         known = {gpu.uuid: gpu for gpu in self._node.gpus}
         gpus: list[SimulatedGpu] = []
         pods: dict[int, str] = {}
         allocations: dict[str, tuple[PodReference, ...]] = {}
         for told in sorted(state.gpus, key=lambda gpu: gpu.index):
+            if "gone" in told.ailments:
+                continue
             gpu = known.get(told.uuid) or SimulatedGpu(
                 told.uuid, told.index, told.pci_bus_id, told.serial
             )
@@ -100,6 +111,7 @@ class FleetNode:
             gpu.ecc_uncorrectable_total = told.ecc_uncorrectable_total
             gpu.remap_pending, gpu.remap_failure = told.remap_pending, told.remap_failure
             gpu.recovery_action = told.recovery_action
+            gpu.ailments = told.ailments
             gpus.append(gpu)
             if told.pid is not None and told.pod_uid:
                 pods[told.pid] = told.pod_uid
@@ -141,6 +153,7 @@ class FleetNode:
                 self._answer(at=at, now=now)
         if self._watch.nvml is not None and not self._watch.nvml.answering:
             self._desk.take_silence(self._watch.nvml, now=now)
+        self._read_ports(at=at, now=now)
 
     def report(self, *, at: float, now: datetime) -> bool:
         """Put a report in the spool when one is due; True when there is one to push."""
@@ -175,6 +188,14 @@ class FleetNode:
         """Return when a report may next be due, if nothing happens before."""
         return self._desk.next_due_at(at=at)
 
+    def _read_ports(self, *, at: float, now: datetime) -> None:
+        read_at = self._ports_read_at
+        if read_at is not None and at - read_at < self._slow_interval_seconds - PORT_SLACK_SECONDS:
+            return
+        self._ports_read_at = at
+        self._port_readings += 1
+        self._desk.take_ports(ports_of(self._ailments, reading=self._port_readings), now=now)
+
     def _answer(self, *, at: float, now: datetime) -> None:
         try:
             with self._library.select(self._node, at=at):
@@ -206,6 +227,7 @@ class FleetNode:
     def _significant(self) -> object:
         return (
             self.dead,
+            self._ailments,
             self._node.boot_id,
             self._node.nvml_hang,
             [
@@ -217,6 +239,7 @@ class FleetNode:
                     gpu.remap_pending,
                     gpu.remap_failure,
                     gpu.recovery_action,
+                    gpu.ailments,
                 )
                 for gpu in self._node.gpus
             ],

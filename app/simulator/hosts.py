@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from app.simulator.ailments import Ailments
 from app.simulator.identity import Identity
 
 GPUS_PER_NODE = 8
@@ -45,6 +46,7 @@ class Gpu:
     remap_failure: bool = False
     recovery_action: int = 0
     last_xid: int = 0
+    ailments: Ailments = field(default_factory=dict)
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Host:
     dead: bool = False
     nvml_hang: bool = False
     faults: list[dict[str, object]] = field(default_factory=list)
+    ailments: Ailments = field(default_factory=dict)
 
     def gpus_of(self, pod_uid: str) -> list[Gpu]:
         return [gpu for gpu in self.gpus if gpu.pod is not None and gpu.pod.uid == pod_uid]
@@ -124,11 +127,13 @@ class Hosts:
         host.boot_id = self._boot_id(host.name, host.boots)
         host.dead = host.nvml_hang = False
         host.faults.clear()
+        host.ailments.clear()
         for gpu in host.gpus:
             gpu.lost = gpu.stalled = gpu.stall_ends_with_pod = False
             gpu.remap_pending = gpu.remap_failure = False
             gpu.ecc_uncorrectable_total = gpu.recovery_action = gpu.last_xid = 0
             gpu.activity_ratio = 0.0
+            gpu.ailments.clear()
         self.touch(host.name)
 
     def touch(self, name: str) -> None:

@@ -1,46 +1,37 @@
 """NVML without a GPU: an object in the place of pynvml.nvmlLib, a handle set a node.
 
 pynvml calls its attributes with raw ctypes arguments, as it would call the C library; a name
-that is not here raises AttributeError, which pynvml takes as a missing symbol. Values are those
-of an H100 SXM and follow from what the world says of each GPU: idle about 70 W and 35 C, busy
-550 to 700 W and 60 to 75 C, the memory a bit hotter.
+that is not here raises AttributeError, which pynvml takes as a missing symbol. Values follow from
+what the world says of each GPU (app/simulator/nvml_gpu.py).
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pynvml
 
-IDLE_WATTS = 70.0
-BUSY_WATTS = 555.0
-"""Power of a GPU with work that keeps it half busy in its arithmetic; full work adds to it."""
-
-LIMIT_WATTS = 700.0
-INLET_CELSIUS = 33.0
-CELSIUS_PER_WATT = 0.055
-"""A heat sink that holds 700 W at about 70 C."""
-
-SETTLE_SECONDS = 20.0
-SLOWDOWN_CELSIUS = 89.0
-MEMORY_BYTES = 81_559 << 20
-IDLE_MEMORY_BYTES = 4 << 20
-BUSY_MEMORY_BYTES = 71_000 << 20
-SM_MEGAHERTZ = 1980
-IDLE_SM_MEGAHERTZ = 345
-MEMORY_MEGAHERTZ = 2619
-LINKS = 18
-DRIVER_VERSION = "580.105.08"
-
-REASON_IDLE = 0x1
-REASON_POWER_CAP = 0x4
+from app.simulator.nvml_gpu import (
+    BUSY_MEMORY_BYTES,
+    DRIVER_VERSION,
+    IDLE_MEMORY_BYTES,
+    IDLE_SM_MEGAHERTZ,
+    LIMIT_WATTS,
+    LINKS,
+    MEMORY_BYTES,
+    MEMORY_MEGAHERTZ,
+    REASON_IDLE,
+    REASON_POWER_CAP,
+    SLOWDOWN_CELSIUS,
+    SM_MEGAHERTZ,
+    SimulatedGpu,
+    SimulatedNode,
+)
 
 HANDLES_PER_NODE = 64
 
@@ -55,61 +46,6 @@ _FIELD_VALUE = np.dtype(
         ("value", "<u8"),
     ]
 )
-
-
-@dataclass
-class SimulatedGpu:
-    """One GPU as the world says it is, and the readings that follow from it."""
-
-    uuid: str
-    index: int
-    pci_bus_id: str
-    serial: str
-    activity_ratio: float = 0.0
-    pid: int | None = None
-    lost: bool = False
-    ecc_uncorrectable_total: int = 0
-    ecc_correctable_total: int = 0
-    remap_pending: bool = False
-    remap_failure: bool = False
-    recovery_action: int = 0
-    links_active: int = LINKS
-    power_ratio: float | None = None
-    """Share of the busy power drawn, where it does not follow from the activity (a hang)."""
-
-    power_watts: float = IDLE_WATTS
-    temperature_celsius: float = INLET_CELSIUS + 2
-    memory_celsius: float = INLET_CELSIUS + 6
-    energy_joules: float = 0.0
-
-    def settle(self, *, seconds: float, noise: random.Random) -> None:
-        """Let `seconds` pass: power follows the work, heat follows the power."""
-        work = self.activity_ratio
-        if work <= 0.02:
-            watts = IDLE_WATTS + noise.gauss(0, 1.5)
-        else:
-            share = work if self.power_ratio is None else self.power_ratio
-            watts = IDLE_WATTS + share * (BUSY_WATTS + 80 * noise.random() - IDLE_WATTS)
-        self.power_watts = min(max(watts, 45.0), LIMIT_WATTS)
-        target = INLET_CELSIUS + CELSIUS_PER_WATT * (self.power_watts - IDLE_WATTS / 2)
-        nearness = 1 - math.exp(-seconds / SETTLE_SECONDS)
-        self.temperature_celsius += (target - self.temperature_celsius) * nearness
-        self.temperature_celsius += noise.gauss(0, 0.3)
-        hotter = 4.0 + 6.0 * work
-        self.memory_celsius = self.temperature_celsius + hotter
-        self.energy_joules += self.power_watts * seconds
-
-
-@dataclass
-class SimulatedNode:
-    """The GPUs of a node, and the fault that keeps NVML from answering at all."""
-
-    number: int
-    name: str
-    boot_id: str
-    gpus: list[SimulatedGpu] = field(default_factory=list)
-    nvml_hang: bool = False
-    settled_at: float | None = None
 
 
 class SimulatedNvml:
@@ -156,14 +92,18 @@ class SimulatedNvml:
         node = self._selected
         if node is None or index >= len(node.gpus):
             return int(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        number = node.number * HANDLES_PER_NODE + index + 1
+        # As on a real node a handle is its device's own, whatever index the device has now.
+        number = node.number * HANDLES_PER_NODE + node.gpus[index].index + 1
         ctypes.c_void_p.from_buffer(device._obj).value = number
-        return int(pynvml.NVML_ERROR_GPU_IS_LOST if node.gpus[index].lost else pynvml.NVML_SUCCESS)
+        return _refusal(node.gpus[index])
 
     def find(self, handle: Any) -> SimulatedGpu:
         """Return the GPU behind a handle."""
         number = (ctypes.c_void_p.from_buffer(handle).value or 1) - 1
-        return self._nodes[number // HANDLES_PER_NODE].gpus[number % HANDLES_PER_NODE]
+        gpus, slot = self._nodes[number // HANDLES_PER_NODE].gpus, number % HANDLES_PER_NODE
+        if slot < len(gpus) and gpus[slot].index == slot:
+            return gpus[slot]
+        return next(gpu for gpu in gpus if gpu.index == slot)
 
 
 def install(library: SimulatedNvml) -> None:
@@ -177,14 +117,14 @@ Getter = Callable[[SimulatedGpu], Any]
 
 def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
     """Return the functions by their names in the C library."""
-    find, lost, fine = library.find, pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_SUCCESS
+    find, fine = library.find, pynvml.NVML_SUCCESS
     unsupported = pynvml.NVML_ERROR_NOT_SUPPORTED
 
     def number(get: Getter) -> Callable[..., int]:
         def call(handle: Any, answer: Any) -> int:
             gpu = find(handle)
-            if gpu.lost:
-                return lost
+            if code := _refusal(gpu):
+                return code
             answer._obj.value = int(get(gpu))
             return fine
 
@@ -193,8 +133,8 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
     def pair(get: Getter) -> Callable[..., int]:
         def call(handle: Any, first: Any, second: Any) -> int:
             gpu = find(handle)
-            if gpu.lost:
-                return lost
+            if code := _refusal(gpu):
+                return code
             first._obj.value = second._obj.value = int(get(gpu))
             return fine
 
@@ -203,8 +143,8 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
     def chosen(get: Callable[[SimulatedGpu, int], int | None]) -> Callable[..., int]:
         def call(handle: Any, which: Any, answer: Any) -> int:
             gpu = find(handle)
-            if gpu.lost:
-                return lost
+            if code := _refusal(gpu):
+                return code
             value = get(gpu, which if isinstance(which, int) else which.value)
             if value is None:
                 return unsupported
@@ -216,8 +156,8 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
     def text(get: Getter) -> Callable[..., int]:
         def call(handle: Any, buffer: Any, size: Any) -> int:
             gpu = find(handle)
-            if gpu.lost:
-                return lost
+            if code := _refusal(gpu):
+                return code
             buffer.value = str(get(gpu)).encode()[: size.value - 1]
             return fine
 
@@ -226,8 +166,8 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
     def structure(fill: Callable[[SimulatedGpu, Any], None]) -> Callable[..., int]:
         def call(handle: Any, answer: Any) -> int:
             gpu = find(handle)
-            if gpu.lost:
-                return lost
+            if code := _refusal(gpu):
+                return code
             fill(gpu, answer._obj)
             return fine
 
@@ -243,38 +183,44 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
 
     def get_ecc_errors(handle: Any, kind: Any, counter: Any, answer: Any) -> int:
         gpu = find(handle)
-        if gpu.lost:
-            return lost
+        if code := _refusal(gpu):
+            return code
+        if "ecc_off" in gpu.ailments:
+            return unsupported
         corrected = _plain(kind) == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
         answer._obj.value = gpu.ecc_correctable_total if corrected else gpu.ecc_uncorrectable_total
         return fine
 
     def get_remapped(handle: Any, *answers: Any) -> int:
         gpu = find(handle)
-        if gpu.lost:
-            return lost
-        values = (0, int(gpu.remap_pending), int(gpu.remap_pending), int(gpu.remap_failure))
+        if code := _refusal(gpu):
+            return code
+        remapped = int(gpu.ailments.get("remapped_rows", gpu.remap_pending))
+        values = (0, remapped, int(gpu.remap_pending), int(gpu.remap_failure))
         for answer, value in zip(answers, values, strict=True):
             answer._obj.value = value
         return fine
 
     def get_fields(handle: Any, count: Any, answers: Any) -> int:
         gpu = find(handle)
-        if gpu.lost:
-            return lost
+        if code := _refusal(gpu):
+            return code
         _fill_fields(gpu, np.frombuffer(answers._obj, dtype=_FIELD_VALUE))
         return fine
 
     def get_processes(handle: Any, count: Any, processes: Any) -> int:
         gpu = find(handle)
-        if gpu.lost:
-            return lost
-        count._obj.value = 0 if gpu.pid is None else 1
-        if gpu.pid is None:
+        if code := _refusal(gpu):
+            return code
+        pids = _pids(gpu)
+        count._obj.value = len(pids)
+        if not pids:
             return fine
         if processes is None:
             return int(pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
-        processes[0].pid, processes[0].usedGpuMemory = gpu.pid, BUSY_MEMORY_BYTES
+        for position, pid in enumerate(pids):
+            processes[position].pid = pid
+            processes[position].usedGpuMemory = BUSY_MEMORY_BYTES
         return fine
 
     return {
@@ -290,9 +236,9 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
         "nvmlDeviceGetPciInfo_v3": structure(_fill_pci),
         "nvmlDeviceGetModuleId": number(lambda gpu: gpu.index + 1),
         "nvmlDeviceGetMinorNumber": number(lambda gpu: gpu.index),
-        "nvmlDeviceGetPersistenceMode": number(lambda gpu: 1),
+        "nvmlDeviceGetPersistenceMode": number(lambda gpu: "persistence_off" not in gpu.ailments),
         "nvmlDeviceGetMigMode": pair(lambda gpu: 0),
-        "nvmlDeviceGetEccMode": pair(lambda gpu: 1),
+        "nvmlDeviceGetEccMode": pair(lambda gpu: "ecc_off" not in gpu.ailments),
         "nvmlDeviceGetTemperature": chosen(lambda gpu, sensor: round(gpu.temperature_celsius)),
         "nvmlDeviceGetMarginTemperature": structure(_fill_margin),
         "nvmlDeviceGetPowerUsage": number(lambda gpu: gpu.power_watts * 1000),
@@ -309,13 +255,17 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
         "nvmlDeviceGetSramEccErrorStatus": structure(lambda gpu, status: None),
         "nvmlDeviceGetRemappedRows": get_remapped,
         "nvmlDeviceGetRowRemapperHistogram": structure(_fill_histogram),
-        "nvmlDeviceGetPcieReplayCounter": number(lambda gpu: 0),
-        "nvmlDeviceGetCurrPcieLinkGeneration": number(lambda gpu: 5),
+        "nvmlDeviceGetPcieReplayCounter": number(lambda gpu: gpu.pcie_replays),
+        "nvmlDeviceGetCurrPcieLinkGeneration": number(
+            lambda gpu: gpu.ailments.get("pcie_generation", 5)
+        ),
         "nvmlDeviceGetMaxPcieLinkGeneration": number(lambda gpu: 5),
-        "nvmlDeviceGetCurrPcieLinkWidth": number(lambda gpu: 16),
+        "nvmlDeviceGetCurrPcieLinkWidth": number(lambda gpu: gpu.ailments.get("pcie_width", 16)),
         "nvmlDeviceGetMaxPcieLinkWidth": number(lambda gpu: 16),
         "nvmlDeviceGetNvLinkState": chosen(
-            lambda gpu, link: int(link < gpu.links_active) if link < LINKS else None
+            lambda gpu, link: (
+                int(link >= gpu.ailments.get("links_down", 0)) if link < LINKS else None
+            )
         ),
         "nvmlDeviceGetGpuFabricInfoV": structure(_fill_fabric),
         "nvmlDeviceGetFieldValues": get_fields,
@@ -330,13 +280,16 @@ def _plain(value: Any) -> int:
 def _clock(gpu: SimulatedGpu, kind: int) -> int:
     if kind == pynvml.NVML_CLOCK_MEM:
         return MEMORY_MEGAHERTZ
-    return SM_MEGAHERTZ if gpu.activity_ratio > 0.02 else IDLE_SM_MEGAHERTZ
+    if gpu.activity_ratio <= 0.02:
+        return IDLE_SM_MEGAHERTZ
+    return int(SM_MEGAHERTZ * gpu.ailments.get("clock_ratio", 1.0))
 
 
 def _reasons(gpu: SimulatedGpu) -> int:
+    sick = int(gpu.ailments.get("reasons", 0))
     if gpu.activity_ratio <= 0.02:
-        return REASON_IDLE
-    return REASON_POWER_CAP if gpu.power_watts >= LIMIT_WATTS - 5 else 0
+        return REASON_IDLE | sick
+    return sick | (REASON_POWER_CAP if gpu.power_watts >= LIMIT_WATTS - 5 else 0)
 
 
 def _fill_pci(gpu: SimulatedGpu, pci: Any) -> None:
@@ -346,7 +299,9 @@ def _fill_pci(gpu: SimulatedGpu, pci: Any) -> None:
 
 
 def _fill_margin(gpu: SimulatedGpu, margin: Any) -> None:
-    margin.marginTemperature = round(SLOWDOWN_CELSIUS - gpu.temperature_celsius)
+    margin.marginTemperature = round(
+        gpu.ailments.get("margin_celsius", SLOWDOWN_CELSIUS - gpu.temperature_celsius)
+    )
 
 
 def _fill_utilization(gpu: SimulatedGpu, rates: Any) -> None:
@@ -360,18 +315,38 @@ def _fill_memory(gpu: SimulatedGpu, memory: Any) -> None:
 
 
 def _fill_histogram(gpu: SimulatedGpu, banks: Any) -> None:
-    banks.max = 2560  # banks with all their spare rows, of an H100
+    banks.low = int(gpu.ailments.get("banks_low", 0))
+    banks.none = int(gpu.ailments.get("banks_none", 0))
+    banks.max = 2560 - banks.low - banks.none  # banks with all their spare rows, of an H100
 
 
 def _fill_fabric(gpu: SimulatedGpu, fabric: Any) -> None:
-    fabric.state, fabric.status = pynvml.NVML_GPU_FABRIC_STATE_COMPLETED, pynvml.NVML_SUCCESS
+    completed = pynvml.NVML_GPU_FABRIC_STATE_COMPLETED
+    fabric.state = int(gpu.ailments.get("fabric_state", completed))
+    fabric.status = int(gpu.ailments.get("fabric_status", pynvml.NVML_SUCCESS))
 
 
-_LINK_ERRORS: Sequence[int] = (
-    pynvml.NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY,
-    pynvml.NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY,
-    pynvml.NVML_FI_DEV_NVLINK_ERROR_DL_CRC,
-)
+def _refusal(gpu: SimulatedGpu) -> int:
+    """NVML's error for a GPU that answers nothing, NVML_SUCCESS for one that does."""
+    if gpu.lost:
+        return int(pynvml.NVML_ERROR_GPU_IS_LOST)
+    return int(gpu.ailments.get("error_code", pynvml.NVML_SUCCESS)) if gpu.ailments else 0
+
+
+STRAY_PID = 666
+"""A process that no pod owns."""
+
+
+def _pids(gpu: SimulatedGpu) -> list[int]:
+    own = [gpu.pid] if gpu.pid is not None and "without_process" not in gpu.ailments else []
+    return [*own, STRAY_PID] if "stray_process" in gpu.ailments else own
+
+
+_LINK_ERRORS: Mapping[int, Getter] = {
+    pynvml.NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY: lambda gpu: gpu.link_replays,
+    pynvml.NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY: lambda gpu: gpu.link_recoveries,
+    pynvml.NVML_FI_DEV_NVLINK_ERROR_DL_CRC: lambda gpu: gpu.link_crc_errors,
+}
 
 
 def _fill_fields(gpu: SimulatedGpu, answers: Any) -> None:
@@ -383,10 +358,12 @@ def _fill_fields(gpu: SimulatedGpu, answers: Any) -> None:
     }
     ids = answers["id"]
     if len(ids) > len(values):
-        # The per-link counters of all links: one known field or three, always zero here.
+        # The per-link counters of all links: zero but for an ailing GPU's, all on its first link.
         known = np.isin(ids, list(values))
         answers["code"] = np.where(known, pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_SUPPORTED)
         answers["value"] = 0
+        for number, errors in _LINK_ERRORS.items() if gpu.ailments else ():
+            answers["value"][(ids == number) & (answers["scope"] == 0)] = int(errors(gpu))
         return
     for position, number in enumerate(ids.tolist()):
         value = values.get(number)
