@@ -68,6 +68,12 @@ def _judge_gang(
             return LEFT, "It was suspended by somebody else before, and is left so."
     elif not resumed:
         return WAITING, "It is being stopped."
+    elif workload.suspended and workload.suspended_by not in (None, operation.id):
+        # A second drain took another of its nodes: its ranks come back with that one's resume.
+        return (
+            RESTARTING,
+            f"Operation {workload.suspended_by} has suspended it again and brings it back.",
+        )
     elif workload.suspended and workload.suspended_by != operation.id:
         return LEFT, "It was suspended again by somebody else, and is left so."
     elif workload.suspended:

@@ -331,6 +331,18 @@ def test_the_operation_ends_by_its_workloads_verdicts(jobs, state, verdict):
     assert decision.memory.units["job-llm"].verdict == verdict
 
 
+def test_a_gang_that_a_second_drain_suspends_again_is_waited_for_and_not_left():
+    work = operation(
+        "a",
+        done=(*EMPTY, ("suspend", "job-llm"), ("resume", "job-llm")),
+        memory=remembering(),
+    )
+    decision = decide(work, view(a(), job(suspended=True, suspended_by="second", generation=4)))
+    assert isinstance(decision, Wait)
+    assert "Operation second has suspended it again" in decision.message
+    assert decision.memory.units["job-llm"].verdict == "Restarting"
+
+
 def test_a_node_is_drained_only_after_the_api_server_was_asked_once_more():
     decision = decide(
         operation("a", done=CORDONED), view(a(), pod("exporter", "a", daemonset=True))
