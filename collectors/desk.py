@@ -298,5 +298,5 @@ class Desk:
         return (
             self.ledger.episodes,
             nvml.answering if nvml else None,
-            tuple((gpu.uuid, gpu.error_code) for gpu in self.gpus),
+            tuple((gpu.uuid, gpu.error_code, gpu.pod_uids) for gpu in self.gpus),
         )

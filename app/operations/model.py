@@ -145,10 +145,12 @@ class Observed(msgspec.Struct, frozen=True):
     """What was seen of the world when a decision is made.
 
     health: of nodes, from the store: name -> (health, reason). Missing means Unknown.
+    activity: highest utilisation (ratio) of the GPUs that a pod holds, by pod uid, as agents told.
     """
 
     view: ClusterView
     health: Mapping[str, tuple[str, str]] = {}
+    activity: Mapping[str, float | None] = {}
 
     def health_of(self, node: str) -> tuple[str, str]:
         """Health and its reason; ("Unknown", ...) when nothing was ever told."""

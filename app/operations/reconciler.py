@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 import structlog
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from app.operations import ledger
 from app.operations.calls import Answer, FencedConnection, carry_out
 from app.operations.lease import LeaseKeeper, LeaseLost
 from app.operations.model import (
+    RESTARTING,
+    SETTLED,
     Act,
     Blocked,
     Ended,
@@ -30,7 +32,7 @@ from app.operations.reconciliation import next_step
 from app.operations.survey import fresh
 from app.store.engine import read, write
 from app.store.reads.rows import table_of
-from app.store.tables import Node
+from app.store.tables import Gpu, Node
 from app.store.tables import Operation as OperationTable
 from k8s.client import Connection
 from k8s.view import ClusterView
@@ -43,6 +45,7 @@ ROUNDS_A_TICK = 50
 CALLS_AT_ONCE = 16
 Boundary = Callable[[str, Operation, Step], None]
 
+_gpu = table_of(Gpu)
 _node = table_of(Node)
 _operation = table_of(OperationTable)
 
@@ -100,10 +103,21 @@ class Reconciler:
         if not operations:
             self._looks.clear()
             return 0
-        health = self._read_health(operations)
+        view = self._view()
+        nodes = {node for operation in operations for node in operation.nodes}
+        restarting: set[str] = set()
+        for operation in operations:
+            for uid, unit in operation.memory.units.items():
+                if unit.verdict not in SETTLED:
+                    pods = view.pods_of(uid)
+                    nodes.update(pod.spec.node_name for pod in pods if pod.spec.node_name)
+                    if unit.verdict == RESTARTING:
+                        restarting.update(pod.metadata.uid for pod in pods)
+        health = self._read_health(nodes)
+        activity = self._read_activity(restarting)
         for operation in operations:
             try:
-                self._advance(operation, health)
+                self._advance(operation, health, activity)
             except LeaseLost as lost:
                 log.warning("operations pause", reason=str(lost))
                 break
@@ -114,13 +128,18 @@ class Reconciler:
         }
         return len(operations)
 
-    def _advance(self, operation: Operation, health: Mapping[str, tuple[str, str]]) -> None:
+    def _advance(
+        self,
+        operation: Operation,
+        health: Mapping[str, tuple[str, str]],
+        activity: Mapping[str, float | None],
+    ) -> None:
         current: Operation | None = operation
         for _ in range(ROUNDS_A_TICK):
             assert current is not None
             now = self._clock()
             view = fresh(self._view(), now)
-            decision = next_step(current, Observed(view, health), now)
+            decision = next_step(current, Observed(view, health, activity), now)
             if not isinstance(decision, Act):
                 self._store_look(current, decision, now)
                 return
@@ -240,8 +259,21 @@ class Reconciler:
                 message=decision.message,
             )
 
-    def _read_health(self, operations: list[Operation]) -> dict[str, tuple[str, str]]:
-        names = sorted({node for operation in operations for node in operation.nodes})
+    def _read_activity(self, pods: set[str]) -> dict[str, float | None]:
+        """Highest utilisation of the GPUs that each pod holds; a pod that no agent named is missing."""
+        if not pods:
+            return {}
+        highest = func.max(_gpu.c.gpu_utilization_ratio)
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(_gpu.c.pod_uid, highest)
+                .where(_gpu.c.cluster == self._cluster, _gpu.c.pod_uid.in_(sorted(pods)))
+                .group_by(_gpu.c.pod_uid)
+            ).all()
+        return {uid: ratio for uid, ratio in rows}  # noqa: C416
+
+    def _read_health(self, nodes: set[str]) -> dict[str, tuple[str, str]]:
+        names = sorted(nodes)
         with read(self._engine) as connection:
             rows = connection.execute(
                 select(_node.c.name, _node.c.health, _node.c.health_reason).where(

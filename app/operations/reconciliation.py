@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from app.operations.activity import judge_activity
 from app.operations.draft import Draft, summary
 from app.operations.eviction import block_pods, move_pods, settle_claims
 from app.operations.gang import move_gang
@@ -11,6 +12,7 @@ from app.operations.model import (
     CONFIRM_EMPTY,
     CORDON,
     FAILED,
+    RETURNED,
     SETTLED,
     UNCORDON,
     Decision,
@@ -69,7 +71,7 @@ def next_step(operation: Operation, observed: Observed, now: datetime) -> Decisi
     else:
         _move(draft, surveyed, observed)
     _confirm_empty(operation, draft, surveyed, observed)
-    memory = _judge(operation, draft.memory, observed)
+    memory = _judge(operation, draft.memory, observed, now)
     draft.memory = memory
     progress = progress_of(operation, memory, surveyed, observed=observed)
     return _end_or(draft, surveyed, progress, observed)
@@ -205,10 +207,14 @@ def _confirm_empty(
             )
 
 
-def _judge(operation: Operation, memory: Memory, observed: Observed) -> Memory:
+def _judge(operation: Operation, memory: Memory, observed: Observed, now: datetime) -> Memory:
     units = {}
     for uid, unit in memory.units.items():
         verdict, message = judge_unit(uid, unit, operation=operation, view=observed.view)
+        if verdict == RETURNED and unit.verdict == RETURNED:
+            message = unit.message  # said once; an idle minute later takes nothing back
+        elif verdict == RETURNED:
+            verdict, message = judge_activity(uid, unit, message, observed=observed, now=now)
         if (verdict, message) != (unit.verdict, unit.message):
             unit = msgspec.structs.replace(unit, verdict=verdict, message=message)
         units[uid] = unit

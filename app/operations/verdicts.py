@@ -2,7 +2,7 @@
 
 Returned: every rank that was moved has another UID, is Running and Ready off the emptied nodes, and
 is there once. A workload of unranked pods is Returned when as many of its pods as before are Running and
-Ready off those nodes.
+Ready off those nodes. That is what Kubernetes says; activity.py then looks at the GPUs.
 """
 
 from collections.abc import Collection

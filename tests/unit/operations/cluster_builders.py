@@ -122,6 +122,7 @@ def pod(
     labels: dict[str, str] | None = None,
     gpus: int = 8,
     started_at: datetime | None = None,
+    ready_at: datetime | None = None,
 ) -> Pod:
     """A pod with 8 GPUs; owner: name of its Job."""
     owners: list[dict[str, Any]] = []
@@ -130,6 +131,8 @@ def pod(
     elif owner is not None:
         owners = [_owner("Job", "batch/v1", owner)]
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    if ready_at is not None:
+        conditions[0]["lastTransitionTime"] = stamp(ready_at)
     if unschedulable:
         conditions = [{"type": "PodScheduled", "status": "False", "message": unschedulable}]
     metadata: dict[str, Any] = {
