@@ -23,6 +23,8 @@ from collectors.inventory import (
     name_unopened,
     update_inventory,
 )
+from collectors.nvml_gpm import GpmReader, GpmSamples
+from collectors.nvml_mig import read_mig_devices
 from collectors.nvml_probes import (
     FAST_PROBES,
     IDENTITY_PROBES,
@@ -34,7 +36,7 @@ from collectors.nvml_probes import (
     run_probes,
     word_error,
 )
-from collectors.readings import GpuReading, Poll, assemble_reading
+from collectors.readings import GpuReading, MigDevice, Poll, assemble_reading
 
 
 @dataclass
@@ -47,6 +49,8 @@ class _Known:
     slow_missing: dict[str, str] = field(default_factory=dict)
     slow_read_at: datetime | None = None
     link_count: int = 0
+    gpm: GpmSamples = field(default_factory=GpmSamples)
+    mig_devices: tuple[MigDevice, ...] = ()
 
 
 class NodePoller:
@@ -63,6 +67,7 @@ class NodePoller:
         self._known: dict[int, _Known] = {}
         self._driver_version: str | None = None
         self._seen: object = None
+        self._gpm = GpmReader()
 
     def poll(self, now: datetime) -> Poll:
         """Read every GPU once. Raises NvmlUnavailableError when NVML as a whole fails."""
@@ -132,17 +137,23 @@ class NodePoller:
                 run_probes(SLOW_PROBES, handle, slow, slow_missing)
                 known.slow, known.slow_missing, known.slow_read_at = slow, slow_missing, now
                 read_links(handle, slow, slow_missing)
+                known.mig_devices = (
+                    read_mig_devices(handle, slow_missing) if slow.get("mig_mode") else ()
+                )
             read_fields(handle, values, missing)
             processes = read_processes(handle, missing)
+            self._gpm.read(handle, known.gpm, values, missing, mig_mode=known.slow.get("mig_mode"))
         except GpuUnreachableError as error:
             # Whatever was cached is of a GPU that may come back as another.
             known.slow_read_at = None
+            known.gpm.filled = False
             identity = GpuIdentity(**known.identity, index=index)
             return _unreachable(identity, error.code)
         return assemble_reading(
             {**known.identity, "index": index, **known.slow, **values},
             {**known.missing, **known.slow_missing, **missing},
             processes,
+            known.mig_devices,
         )
 
     def _slow_is_due(self, known: _Known, now: datetime) -> bool:

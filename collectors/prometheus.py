@@ -68,6 +68,8 @@ SERIES: tuple[Series, ...] = (
     Series("DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", "remapped_correctable", int),
     Series("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", "remapped_uncorrectable", int),
     Series("DCGM_FI_DEV_ROW_REMAP_FAILURE", "remap_failure", lambda value: value != 0),
+    Series("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "tensor_activity_ratio"),
+    Series("DCGM_FI_PROF_DRAM_ACTIVE", "dram_activity_ratio"),
     # Not in dcgm-exporter's default list, but asked for by many sites.
     Series("DCGM_FI_DEV_ROW_REMAP_PENDING", "remap_pending", lambda value: value != 0),
     Series("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", "ecc_corrected_total", int, wide=True),

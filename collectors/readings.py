@@ -49,6 +49,16 @@ class PodReference(msgspec.Struct, frozen=True, omit_defaults=True):
     container: Text = ""
 
 
+class MigDevice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One instance of a GPU that is cut by MIG. The key is `uuid`."""
+
+    uuid: Uuid
+    gpu_instance_id: Small | None = None
+    compute_instance_id: Small | None = None
+    memory_used_bytes: Count | None = None
+    memory_total_bytes: Count | None = None
+
+
 class PortReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One port of a network adapter. The key is `device` and `port`.
 
@@ -74,7 +84,8 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `error_code` is the nvmlReturn of the GPU as a whole when it answers nothing else
     (15 lost, 16 reset required); identity then comes from what was known before.
     `clocks_event_reasons` are NVML's bits. `*_total` fields are counters that restart at a
-    driver reload or GPU reset. `recovery_action` is NVML's field 230 (0 none, 1 GPU reset,
+    driver reload or GPU reset. Activities and NVLink rates are means since the poll before (GPM).
+    `mig_devices` is empty on a GPU that is whole. `recovery_action` is NVML's field 230 (0 none, 1 GPU reset,
     2 reboot, 3 drain P2P, 4 drain and reset, 5 IMEX, 6 bus reset, 7 system reboot).
     """
 
@@ -105,6 +116,13 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     memory_used_bytes: Count | None = None
     memory_total_bytes: Count | None = None
 
+    sm_activity_ratio: Ratio | None = None
+    sm_occupancy_ratio: Ratio | None = None
+    tensor_activity_ratio: Ratio | None = None
+    dram_activity_ratio: Ratio | None = None
+    nvlink_receive_bytes_per_second: Count | None = None
+    nvlink_transmit_bytes_per_second: Count | None = None
+
     ecc_mode: bool | None = None
     ecc_corrected_total: Count | None = None
     ecc_uncorrected_total: Count | None = None
@@ -129,6 +147,7 @@ class GpuReading(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     fabric_status: Small | None = None
     recovery_action: Small | None = None
 
+    mig_devices: Annotated[tuple[MigDevice, ...], msgspec.Meta(max_length=16)] = ()
     processes: Annotated[tuple[GpuProcess, ...], msgspec.Meta(max_length=1024)] = ()
     pod_uids: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
     allocated_to: Annotated[tuple[PodReference, ...], msgspec.Meta(max_length=256)] = ()
@@ -148,13 +167,20 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 MEASURED_FIELDS: tuple[str, ...] = tuple(
     name
     for name in GpuReading.__struct_fields__
-    if name not in ("uuid", "error_code", "processes", "pod_uids", "allocated_to", "missing")
+    if name
+    not in (
+        *("uuid", "error_code", "processes", "pod_uids", "allocated_to", "missing"),
+        "mig_devices",
+    )
 )
 """Fields that hold a value or None with a reason in `missing`."""
 
 
 def assemble_reading(
-    values: dict[str, Any], missing: dict[str, str], processes: tuple[GpuProcess, ...] = ()
+    values: dict[str, Any],
+    missing: dict[str, str],
+    processes: tuple[GpuProcess, ...] = (),
+    mig_devices: tuple[MigDevice, ...] = (),
 ) -> GpuReading:
     """Return the reading of these values; one that its field cannot hold is dropped, with the
     reason in `missing`. Raises msgspec.ValidationError when the uuid itself is not one."""
@@ -167,4 +193,6 @@ def assemble_reading(
                 raise
             missing[name] = f"implausible: {values.pop(name)!r:.80}"
             continue
-        return msgspec.structs.replace(reading, processes=processes, missing=missing)
+        return msgspec.structs.replace(
+            reading, processes=processes, mig_devices=mig_devices, missing=missing
+        )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pynvml
 
+from app.simulator.nvml_gpm import gpm_calls
 from app.simulator.nvml_gpu import (
     BUSY_MEMORY_BYTES,
     DRIVER_VERSION,
@@ -269,6 +270,7 @@ def _calls(library: SimulatedNvml) -> Mapping[str, Callable[..., int]]:
         ),
         "nvmlDeviceGetGpuFabricInfoV": structure(_fill_fabric),
         "nvmlDeviceGetFieldValues": get_fields,
+        **gpm_calls(library.find, _refusal),
         "nvmlDeviceGetComputeRunningProcesses_v3": get_processes,
     }
 

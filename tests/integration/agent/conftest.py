@@ -31,7 +31,7 @@ EVENT = struct.Struct("<IIQ")
 EVENTS = 64
 GPU = struct.Struct("<16I8I4Q")
 GPUS = 16
-HEAD_FIELDS = ("gpus", "init_error", "hang", "count_error", "events_written")
+HEAD_FIELDS = ("gpus", "init_error", "hang", "count_error", "events_written", "mig", "no_gpm")
 GPU_FIELDS = (
     *("removed", "error", "open_error", "temperature"),
     *("margin", "memory_temperature", "power_milliwatts", "utilization"),

@@ -23,7 +23,10 @@ def health(report: Report) -> str:
 
 def test_a_healthy_node_reports_every_gpu_in_base_units(node: Node) -> None:
     node.start()
-    report = node.ingest.wait(lambda report: report.nvml.answering)
+    node.driver.set_gpu(3, utilization=50)
+    first = node.ingest.wait(lambda report: report.nvml.answering)
+    assert set(first.gpus[3].missing.values()) <= {"needs a second sample"}
+    report = node.ingest.wait(lambda report: report.nvml.answering and not report.gpus[3].missing)
     assert (report.cluster, report.node, report.driver_version) == ("test", "node-1", "580.105.08")
     assert len(report.gpus) == report.expected_gpus == 8
     assert health(report) == "Healthy"
@@ -37,12 +40,43 @@ def test_a_healthy_node_reports_every_gpu_in_base_units(node: Node) -> None:
     assert gpu.memory_total_bytes == 81559 << 20
     assert (gpu.nvlink_active_links, gpu.nvlink_crc_errors_total) == (18, 1)
     assert (gpu.fabric_state, gpu.fabric_status, gpu.recovery_action) == (3, 0, 0)
-    assert gpu.missing == {}
+    assert (gpu.sm_activity_ratio, gpu.dram_activity_ratio) == (0.5, 0.25)
+    assert gpu.nvlink_transmit_bytes_per_second == 1 << 30
+    assert (gpu.mig_mode, gpu.mig_devices, gpu.missing) == (False, (), {})
+
+
+def test_a_gpu_that_mig_cuts_tells_its_instances_and_not_what_it_cannot_know(node: Node) -> None:
+    node.driver.set(mig=1)
+    node.start()
+    gpu = node.ingest.wait(lambda report: report.nvml.answering).gpus[2]
+    assert gpu.mig_mode is True
+    assert [
+        (part.uuid, part.gpu_instance_id, part.memory_used_bytes) for part in gpu.mig_devices
+    ] == [
+        ("MIG-0002-0000", 1, 10 << 30),
+        ("MIG-0002-0001", 2, 10 << 30),
+    ]
+    assert (gpu.gpu_utilization_ratio, gpu.sm_activity_ratio) == (None, None)
+    assert gpu.missing["gpu_utilization_ratio"] == "not supported"
+    assert gpu.missing["sm_activity_ratio"] == "not supported under MIG"
+
+
+def test_a_driver_without_gpm_leaves_activity_unknown(node: Node) -> None:
+    node.driver.set(no_gpm=1)
+    node.start()
+    node.ingest.wait(lambda report: report.nvml.answering)
+    gpu = node.ingest.wait(lambda report: report.sequence >= 3).gpus[0]
+    assert gpu.missing["tensor_activity_ratio"] == "not supported"
+    assert set(gpu.missing.values()) == {"not supported"}
 
 
 def test_a_missing_symbol_is_unknown_and_never_a_number(old_node: Node) -> None:
     old_node.start()
-    gpu = old_node.ingest.wait(lambda report: report.nvml.answering).gpus[0]
+    gpu = old_node.ingest.wait(
+        lambda report: (
+            report.nvml.answering and "needs a second sample" not in report.gpus[0].missing.values()
+        )
+    ).gpus[0]
     assert gpu.temperature_margin_celsius is None
     assert gpu.missing == {"temperature_margin_celsius": "not supported"}
     # The older names of the same calls are used where the newer are missing.

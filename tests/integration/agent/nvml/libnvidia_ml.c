@@ -17,7 +17,7 @@
 #define EVENTS 64
 #define LINKS 18
 
-enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, INSUFFICIENT = 7, TIMEOUT = 10, UNKNOWN = 999 };
+enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT = 7, TIMEOUT = 10, UNKNOWN = 999 };
 
 struct gpu {
     uint32_t removed, error, open_error, temperature;
@@ -35,7 +35,7 @@ struct event {
 
 struct machine {
     uint32_t gpus, init_error, hang, count_error;
-    uint32_t events_written, pad[3];
+    uint32_t events_written, mig, no_gpm, pad[1];
     struct event events[EVENTS];
     struct gpu gpu[GPUS];
 };
@@ -44,7 +44,22 @@ struct set {
     uint32_t read, watched;
 };
 
+/* An instance of a GPU that MIG cuts. */
+struct instance {
+    uint32_t gpu, number;
+};
+
+#define INSTANCES 7
+
 static struct machine *machine;
+static struct instance instances[GPUS][INSTANCES];
+
+static struct instance *instance_of(void *handle) {
+    struct instance *found = handle;
+    if (found < &instances[0][0] || found >= &instances[0][0] + GPUS * INSTANCES)
+        return NULL;
+    return found;
+}
 
 static struct machine *find(void) {
     if (machine != NULL)
@@ -125,6 +140,11 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
 }
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
+    struct instance *instance = instance_of(handle);
+    if (instance != NULL) {
+        snprintf(text, size, "MIG-%04u-%04u", instance->gpu, instance->number);
+        return SUCCESS;
+    }
     ENTER(handle);
     snprintf(text, size, "GPU-00000000-0000-0000-%04d-%012d", number_of_node(),
              number_of(gpu));
@@ -178,7 +198,30 @@ UNSIGNED_CALL(nvmlDeviceGetMaxPcieLinkWidth, 16)
 
 int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     ENTER(handle);
-    *current = *pending = 0;
+    *current = *pending = machine->mig;
+    return SUCCESS;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
+    ENTER(handle);
+    *count = INSTANCES;
+    return SUCCESS;
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **device) {
+    ENTER(handle);
+    if (index >= 2) /* two instances a GPU, the other places are free */
+        return NOT_FOUND;
+    struct instance *instance = &instances[number_of(gpu)][index];
+    *instance = (struct instance){(uint32_t)number_of(gpu), index};
+    *device = instance;
+    return SUCCESS;
+}
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) {
+    *id = instance_of(handle)->number + 1;
+    return SUCCESS;
+}
+int nvmlDeviceGetComputeInstanceId(void *handle, unsigned *id) {
+    (void)handle;
+    *id = 0;
     return SUCCESS;
 }
 int nvmlDeviceGetTemperature(void *handle, unsigned sensor, unsigned *answer) {
@@ -260,6 +303,8 @@ struct rates {
 };
 int nvmlDeviceGetUtilizationRates(void *handle, struct rates *rates) {
     ENTER(handle);
+    if (machine->mig)
+        return NOT_SUPPORTED;
     rates->gpu = gpu->utilization;
     rates->memory = gpu->utilization / 2;
     return SUCCESS;
@@ -269,9 +314,13 @@ struct memory {
     unsigned long long total, reserved, free, used;
 };
 int nvmlDeviceGetMemoryInfo_v2(void *handle, struct memory *memory) {
-    ENTER(handle);
     if (memory->version != 0x02000028)
         return INVALID;
+    if (instance_of(handle) != NULL) {
+        *memory = (struct memory){memory->version, 40ull << 30, 0, 30ull << 30, 10ull << 30};
+        return SUCCESS;
+    }
+    ENTER(handle);
     memory->total = 81559ull << 20;
     memory->used = 1ull << 30;
     memory->reserved = 0;
@@ -351,6 +400,57 @@ int nvmlDeviceGetFieldValues(void *handle, int count, struct value *values) {
         }
         if (gpu->field_error)
             value->code = (int)gpu->field_error;
+    }
+    return SUCCESS;
+}
+
+struct support {
+    unsigned version, supported;
+};
+int nvmlGpmQueryDeviceSupport(void *handle, struct support *support) {
+    ENTER(handle);
+    support->supported = !machine->no_gpm;
+    return SUCCESS;
+}
+struct sample {
+    unsigned taken, utilization;
+};
+int nvmlGpmSampleAlloc(struct sample **sample) {
+    *sample = calloc(1, sizeof **sample);
+    return SUCCESS;
+}
+int nvmlGpmSampleFree(struct sample *sample) { free(sample); return SUCCESS; }
+int nvmlGpmSampleGet(void *handle, struct sample *sample) {
+    ENTER(handle);
+    if (machine->mig)
+        return NOT_SUPPORTED;
+    *sample = (struct sample){sample->taken + 1, gpu->utilization};
+    return SUCCESS;
+}
+struct metric {
+    unsigned id;
+    int code;
+    double value;
+    char *names[3];
+};
+struct metrics {
+    unsigned version, count;
+    struct sample *older, *newer;
+    struct metric metric[];
+};
+int nvmlGpmMetricsGet(struct metrics *metrics) {
+    if (!metrics->older->taken || !metrics->newer->taken)
+        return INVALID;
+    for (unsigned i = 0; i < metrics->count; i++) {
+        struct metric *metric = &metrics->metric[i];
+        metric->code = SUCCESS;
+        switch (metric->id) {
+        case 2: metric->value = metrics->newer->utilization; break;
+        case 3: case 5: metric->value = metrics->older->utilization; break;
+        case 10: metric->value = 25; break;
+        case 60: case 61: metric->value = 1024; break;
+        default: metric->code = NOT_SUPPORTED;
+        }
     }
     return SUCCESS;
 }
