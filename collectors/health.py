@@ -36,6 +36,7 @@ __all__ = [
     "Rule",
     "RuleSet",
     "describe",
+    "explain_unjudged",
     "node_health",
     "read_gpu",
     "read_node",
@@ -95,6 +96,24 @@ def read_gpu(reading: GpuReading, trends: Mapping[str, Any] | None = None) -> Re
         return added[name] if name in added else getattr(reading, name, None)
 
     return read
+
+
+def explain_unjudged(rule: Rule, read: Read, missing: Mapping[str, str]) -> str | None:
+    """Return why a rule cannot be judged on a row, None when it can.
+
+    `missing` are the reasons of fields that are not known, those of trends among them
+    (collectors/trends.py).
+    """
+    if rule.test(read) is not None:
+        return None
+    reasons = sorted(
+        {
+            missing.get(name, missing.get("*", "not known"))
+            for name in rule.fields
+            if read(name) is None
+        }
+    )
+    return "; ".join(reasons)
 
 
 def read_node(facts: NodeFacts) -> Read:

@@ -17,7 +17,15 @@ import msgspec
 
 from collectors.errors import CaptureError
 from collectors.folding import Folding, Occurrence, fold
-from collectors.health import BUILT_IN, Health, NodeFacts, RuleSet, node_health, read_gpu
+from collectors.health import (
+    BUILT_IN,
+    Health,
+    NodeFacts,
+    RuleSet,
+    explain_unjudged,
+    node_health,
+    read_gpu,
+)
 from collectors.infiniband import read_ports
 from collectors.judgement import judge
 from collectors.ledger import Ledger, Moment
@@ -27,6 +35,7 @@ from collectors.readings import GpuReading, PortReading
 from collectors.report import Finding, NvmlState, XidEvent
 from collectors.rule import Rule
 from collectors.smi_xml import SmiLog, read_smi_log
+from collectors.trends import WHY_UNKNOWN
 
 Kind = Literal["kernel log", "nvidia-smi", "InfiniBand"]
 
@@ -36,9 +45,16 @@ WINDOW_SECONDS = 5.0
 HEAD_BYTES = 4096
 
 
+class Unjudged(msgspec.Struct, frozen=True):
+    """A rule for which a capture does not hold what it needs, and why."""
+
+    rule: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Inspection:
-    """What one capture says. `unjudged` are rules for which it does not hold what they need."""
+    """What one capture says."""
 
     path: Path
     kind: Kind
@@ -47,7 +63,7 @@ class Inspection:
     reason: str
     findings: tuple[Finding, ...]
     events: tuple[XidEvent, ...] = ()
-    unjudged: tuple[str, ...] = ()
+    unjudged: tuple[Unjudged, ...] = ()
     gpus: tuple[GpuReading, ...] = ()
     ports: tuple[PortReading, ...] = ()
 
@@ -116,11 +132,14 @@ def coalesce(occurrences: Iterable[Occurrence], *, window_seconds: float) -> lis
 def _inspect_smi(path: Path, log: SmiLog, *, rules: RuleSet, now: datetime) -> Inspection:
     facts = NodeFacts(gpu_count=len(log.gpus), expected_gpus=log.attached_gpus, silent_seconds=0.0)
     ledger = judge(Ledger(), moment=_moment(now), facts=facts, gpus=log.gpus, rules=rules)
-    unjudged = [
-        rule.name
-        for rule in rules.gpu
-        if log.gpus and all(rule.test(read_gpu(gpu)) is None for gpu in log.gpus)
-    ]
+    unjudged = []
+    for rule in rules.gpu:
+        reasons = [
+            explain_unjudged(rule, read_gpu(gpu), {**WHY_UNKNOWN, **gpu.missing})
+            for gpu in log.gpus
+        ]
+        if reasons and all(reason is not None for reason in reasons):
+            unjudged.append(Unjudged(rule.name, str(reasons[0])))
     names = sorted({gpu.name for gpu in log.gpus if gpu.name})
     return _conclude(
         path,
@@ -144,13 +163,14 @@ def _inspect_ports(path: Path, *, rules: RuleSet, now: datetime) -> Inspection:
             sorted((_words_of(port) for port in ports), reverse=True)
         )
     )
-    down = tuple(
-        rule.name
+    # Whether a port was ever up, and how often it came back, only time can tell.
+    unjudged = tuple(
+        Unjudged(rule.name, "needs a second reading")
         for rule in rules.port
-        if rows and all(rule.test(row.get) is None for row in rows.values())
+        if rule.fields & {"is_down", "returns"}
     )
     return _conclude(
-        path, "InfiniBand", words or "no ports", ledger, ports=tuple(ports), unjudged=down
+        path, "InfiniBand", words or "no ports", ledger, ports=tuple(ports), unjudged=unjudged
     )
 
 
@@ -218,7 +238,7 @@ def _conclude(
     ledger: Ledger,
     *,
     events: tuple[XidEvent, ...] = (),
-    unjudged: tuple[str, ...] = (),
+    unjudged: tuple[Unjudged, ...] = (),
     gpus: tuple[GpuReading, ...] = (),
     ports: tuple[PortReading, ...] = (),
 ) -> Inspection:
@@ -268,7 +288,7 @@ class InspectionRecord(msgspec.Struct, frozen=True):
     reason: str
     findings: tuple[Finding, ...]
     events: tuple[XidEvent, ...]
-    unjudged: tuple[str, ...]
+    unjudged: tuple[Unjudged, ...]
 
 
 def record_of(inspection: Inspection) -> InspectionRecord:

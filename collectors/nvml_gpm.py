@@ -6,6 +6,7 @@ second. Under MIG the GPU as a whole has no such samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,5 +126,7 @@ class GpmReader:
             metric = answer.metrics[position]
             if metric.nvmlReturn != pynvml.NVML_SUCCESS:
                 note_error(metric.nvmlReturn, (name,), missing)
+            elif not math.isfinite(metric.value):
+                missing[name] = "not a number"
             else:
                 values[name] = convert(metric.value)

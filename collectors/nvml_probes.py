@@ -239,7 +239,11 @@ def read_fields(handle: Any, values: dict[str, Any], missing: dict[str, str]) ->
 
 
 def read_links(handle: Any, values: dict[str, Any], missing: dict[str, str]) -> None:
-    """Fill the NVLinks' state and error counters, summed over the links that answer."""
+    """Fill the NVLinks' state and error counters, summed over all links.
+
+    A counter that one of the links does not tell is unknown: a sum over fewer links than before
+    would fall, and rise again without an error when the link answers again.
+    """
     names = ("nvlink_active_links", *LINK_ERROR_FIELDS)
     try:
         answer = pynvml.nvmlDeviceGetFieldValues(handle, [FIELD_LINK_COUNT])[0]
@@ -265,15 +269,13 @@ def read_links(handle: Any, values: dict[str, Any], missing: dict[str, str]) -> 
         note_error(error.value, tuple(name for name in names if name not in values), missing)
         return
     for position, name in enumerate(LINK_ERROR_FIELDS):
-        counted = [
-            answer.value.ullVal
-            for answer in answers[position * count : (position + 1) * count]
-            if answer.nvmlReturn == pynvml.NVML_SUCCESS
-        ]
-        if counted or not count:
-            values[name] = sum(counted)
+        # Links beyond those that there are answer nothing; at least one is asked.
+        told = answers[position * count : position * count + max(links, min(count, 1))]
+        failed = next((one for one in told if one.nvmlReturn != pynvml.NVML_SUCCESS), None)
+        if failed is None:
+            values[name] = sum(one.value.ullVal for one in told)
         else:
-            note_error(answers[position * count].nvmlReturn, (name,), missing)
+            note_error(failed.nvmlReturn, (name,), missing)
 
 
 def read_processes(handle: Any, missing: dict[str, str]) -> tuple[GpuProcess, ...]:

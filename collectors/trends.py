@@ -62,6 +62,14 @@ ADDED_FIELDS: tuple[str, ...] = (
 )
 """The fields that rules may read beside those of a reading."""
 
+WHY_UNKNOWN = {
+    name: "needs the kubelet's word"
+    if name in ("holders", "process_count", "stray_processes")
+    else "needs a second reading"
+    for name in ADDED_FIELDS
+}
+"""Why each of them is not known of a reading that stands alone."""
+
 
 class Counter:
     """One counter: its last value and when it rose by how much, within the window."""

@@ -62,7 +62,9 @@ def describe_inspection(inspection: Inspection, *, wide: bool) -> list[str]:
         lines += ["", *align([_EVENT_TITLES, *(_event_row(event) for event in inspection.events)])]
     if inspection.unjudged:
         lines += ["", "Not judged, this capture does not hold what they need:"]
-        lines += [f"  {', '.join(inspection.unjudged)}"]
+        lines += align(
+            [[one.rule, printable(one.reason)] for one in inspection.unjudged], indent="  "
+        )
     return lines
 
 

@@ -42,6 +42,7 @@ def test_findings_alike_are_told_together_with_one_action() -> None:
     assert text.count("advice   persistence-off") == 2
     assert text.count("Do: ") == 1
     assert "Not judged, this capture does not hold what they need:" in text
+    assert "  nvlink-down        not in this file" in text
 
 
 def test_json_holds_the_findings_of_each_file() -> None:

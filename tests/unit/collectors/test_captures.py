@@ -103,7 +103,10 @@ def test_hosts_that_were_well_are_healthy_and_their_traps_no_faults(
         )
         assert gpu.missing["nvlink_active_links"] == "not in this file"
     # What needs a second reading, or what is not in the file, is said to be unjudged.
-    assert {"pcie-replay", "nvlink-down", "slowdown-hardware"} <= set(found.unjudged)
+    reasons = {one.rule: one.reason for one in found.unjudged}
+    assert reasons["pcie-replay"] == reasons["slowdown-hardware"] == "needs a second reading"
+    assert reasons["nvlink-down"] == "not in this file"
+    assert reasons["gpu-held-idle"] == "needs the kubelet's word"
 
 
 @pytest.mark.parametrize("path", [PORTS, REAL / "gpud/sys-class-infiniband-h100"], ids=str)

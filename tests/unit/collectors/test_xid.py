@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -195,4 +196,6 @@ def test_every_recorded_line_parses_to_its_code_and_address() -> None:
         told = parse_kernel_line(row[3])
         assert told is not None, row[3]
         assert (told.code, told.kind) == (int(row[1]), row[2].lower())
-        assert told.pci_bus_id is not None
+        address = re.search(r"PCI:([0-9a-fA-F:.]+)", row[3])
+        assert address is not None
+        assert told.pci_bus_id == normalise_pci(address[1])
