@@ -109,7 +109,9 @@ def explain_unjudged(rule: Rule, read: Read, missing: Mapping[str, str]) -> str 
     reasons = sorted(
         {
             missing.get(name, missing.get("*", "not known"))
-            for name in rule.fields
+            for condition in rule.conditions
+            if condition.judge(read) == (False, False)
+            for name in condition.fields
             if read(name) is None
         }
     )
