@@ -19,7 +19,9 @@ class Stage:
     server: PageServer
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: Playwright's loop stays in the thread while it is open, and asyncio.run
+# in a later test would find it running.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found

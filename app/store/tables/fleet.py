@@ -27,6 +27,7 @@ class Node(SQLModel, table=True):
     boot_id: str | None = None
     gpu_count: int | None = big_integer_column()  # as NVML counts now
     gpu_count_expected: int | None = big_integer_column()  # highest ever seen
+    gpu_set: int | None = big_integer_column()  # CRC-32 of the UUIDs listed last, in their order
     gpu_allocatable: int | None = big_integer_column()  # as Kubernetes says
     gpu_requested: int | None = big_integer_column()  # by pods that are not terminal
     health: str = "Unknown"  # Healthy, Degraded, Failing, Unknown

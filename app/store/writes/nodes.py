@@ -1,5 +1,6 @@
 """What a report says of its node: health, driver, counts, and how bad it is."""
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ _NODE = Upsert(
         "boot_id",
         "gpu_count",
         "gpu_count_expected",
+        "gpu_set",
         "health",
         "health_reason",
         "health_since",
@@ -37,6 +39,7 @@ _NODE = Upsert(
         "boot_id": None,
         "gpu_count": None,
         "gpu_count_expected": None,
+        "gpu_set": None,
         "health": None,
         "health_reason": None,
         "health_since": None,
@@ -59,6 +62,7 @@ class KnownNode(msgspec.Struct, frozen=True):
     boot_id: str | None
     gpu_count: int | None
     gpu_count_expected: int | None
+    gpu_set: int | None
 
 
 @dataclass
@@ -66,7 +70,7 @@ class JudgedNodes:
     """Nodes after their newest reports.
 
     `new`: nodes not known before. `unlike`: nodes whose GPUs may not be those had before (booted,
-    counted otherwise or silent), so that what is gone is looked for.
+    others listed, or NVML silent), so that what is gone is looked for.
     """
 
     health: dict[str, str] = field(default_factory=dict)
@@ -112,9 +116,10 @@ def store_nodes(
         expected = max(
             report.expected_gpus or 0, count or 0, (old.gpu_count_expected if old else 0) or 0
         )
+        listed = zlib.crc32(",".join([gpu.uuid for gpu in report.gpus]).encode())
         if old is None:
             judged.new.append(name)
-        elif old.boot_id != report.boot_id or old.gpu_count != count or not report.nvml.answering:
+        elif old.boot_id != report.boot_id or old.gpu_set != listed or not report.nvml.answering:
             judged.unlike.append(name)
         judged.health[name] = health
         rows.append(
@@ -125,6 +130,7 @@ def store_nodes(
                 report.boot_id,
                 count,
                 expected or None,
+                listed,
                 health,
                 reason,
                 since or at,
@@ -166,11 +172,11 @@ def score(health: str, findings: Iterable[Finding] = ()) -> int:
 
 def _known(connection: Connection, cluster: str, names: Iterable[str]) -> dict[str, KnownNode]:
     return {
-        name: KnownNode(health, since, boot_id, count, expected)
-        for name, health, since, boot_id, count, expected in select_where_in(
+        name: KnownNode(health, since, boot_id, count, expected, listed)
+        for name, health, since, boot_id, count, expected, listed in select_where_in(
             connection,
-            "SELECT name, health, health_since, boot_id, gpu_count, gpu_count_expected FROM node "
-            "WHERE cluster = :cluster AND {name IN (:names)}",
+            "SELECT name, health, health_since, boot_id, gpu_count, gpu_count_expected, gpu_set "
+            "FROM node WHERE cluster = :cluster AND {name IN (:names)}",
             sorted(names),
             cluster=cluster,
         )

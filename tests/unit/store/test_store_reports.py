@@ -357,3 +357,10 @@ def _store_then_fail(engine: Engine) -> None:
     with write(engine) as connection:
         store_reports(connection, "c", [report(findings=[finding()])], at(10))
         raise ZeroDivisionError
+
+
+def test_a_gpu_that_another_one_stands_in_for_is_unknown(engine: Engine) -> None:
+    store(engine, report(sequence=1, gpus=[gpu("n1", 0), gpu("n1", 1)]))
+    store(engine, report(sequence=2, gpus=[gpu("n1", 0), gpu("n1", 2)]))
+    states = {one.uuid: one.health for one in fleet.gpus(engine, "c", node="n1")}
+    assert states == {"GPU-n1-0": "Healthy", "GPU-n1-1": "Unknown", "GPU-n1-2": "Healthy"}

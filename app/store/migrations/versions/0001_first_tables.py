@@ -345,6 +345,7 @@ def upgrade() -> None:
         sa.Column("boot_id", sa.String(), nullable=True),
         sa.Column("gpu_count", sa.BigInteger(), nullable=True),
         sa.Column("gpu_count_expected", sa.BigInteger(), nullable=True),
+        sa.Column("gpu_set", sa.BigInteger(), nullable=True),
         sa.Column("gpu_allocatable", sa.BigInteger(), nullable=True),
         sa.Column("gpu_requested", sa.BigInteger(), nullable=True),
         sa.Column("health", sa.String(), nullable=False),
