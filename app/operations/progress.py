@@ -33,30 +33,38 @@ def progress_of(
             done += 1
     return Progress(
         nodes_state={
-            node: _node_state(operation, node, leaving=node in leaving, observed=observed)
+            node: _node_state(operation, memory, node, leaving=node in leaving, observed=observed)
             for node in operation.nodes
         },
-        workloads_state={
-            uid: {
-                "name": f"{unit.kind} {unit.namespace}/{unit.name}",
-                "verdict": unit.verdict,
-                "message": unit.message,
-            }
-            for uid, unit in memory.units.items()
-        },
+        workloads_state=workloads_state(memory),
         pods_total=len(memory.pods),
         pods_done=done,
         awaited=_awaited(operation, memory),
     )
 
 
-def _node_state(operation: Operation, name: str, *, leaving: bool, observed: Observed) -> str:
+def workloads_state(memory: Memory) -> dict[str, dict[str, str]]:
+    """Name, verdict and message of each workload, by its uid."""
+    return {
+        uid: {
+            "name": f"{unit.kind} {unit.namespace}/{unit.name}",
+            "verdict": unit.verdict,
+            "message": unit.message,
+        }
+        for uid, unit in memory.units.items()
+    }
+
+
+def _node_state(
+    operation: Operation, memory: Memory, name: str, *, leaving: bool, observed: Observed
+) -> str:
     node = observed.view.nodes.get(name)
     if node is None:
         return "Removed"
     uid = node.metadata.uid
     if operation.done(UNCORDON, uid):
-        return "Cordoned" if node.spec.unschedulable else "Given back"
+        # By the step's own answer: the view may be late, and an operation that ends looks no more.
+        return "Cordoned" if memory.was_unschedulable.get(name) else "Given back"
     if operation.kind == "uncordon":
         return "Cordoned"
     if not operation.done(CORDON, uid):

@@ -4,12 +4,18 @@ It resumes what it suspended, where nobody has changed it since, and uncordons w
 the node is Failing: a condemned node stays out, and the message says so.
 """
 
+import msgspec
+
 from app.operations.draft import Draft, summary
 from app.operations.eviction import settle_claims
 from app.operations.gang import leave_offer, take_resume
 from app.operations.model import (
     CORDON,
+    EVICT,
+    LEFT,
+    RESTARTING,
     RESUME,
+    SETTLED,
     SUSPEND,
     UNCORDON,
     Decision,
@@ -19,7 +25,9 @@ from app.operations.model import (
     Operation,
     Progress,
     Step,
+    Unit,
 )
+from app.operations.progress import workloads_state
 from app.operations.survey import node_condition
 
 
@@ -34,7 +42,8 @@ def retreat(
     stay = _uncordon_ours(operation, draft, observed=observed)
     if draft.steps or draft.blocks or draft.held:
         return draft.decision(progress)
-    memory = draft.memory
+    memory = _let_go(operation, draft.memory)
+    progress = msgspec.structs.replace(progress, workloads_state=workloads_state(memory))
     state = "Failed" if memory.failed else "Cancelled"
     return Ended(state, summary([_why(operation, memory), *stay]), memory, progress)
 
@@ -88,6 +97,32 @@ def _uncordon_ours(operation: Operation, draft: Draft, *, observed: Observed) ->
             Step(UNCORDON, f"Node/{name}", node.metadata.uid, f"Giving {name} back.", node=name)
         )
     return stay
+
+
+def _let_go(operation: Operation, memory: Memory) -> Memory:
+    """The last word on each workload: what was said while it was waited for holds no more."""
+    units = {
+        uid: unit if unit.verdict in SETTLED else _last_word(operation, uid, unit)
+        for uid, unit in memory.units.items()
+    }
+    return msgspec.structs.replace(memory, units=units)
+
+
+def _last_word(operation: Operation, uid: str, unit: Unit) -> Unit:
+    evicted = sum(1 for pod in unit.moved if operation.done(EVICT, pod))
+    if operation.done(RESUME, uid):
+        verdict, message = RESTARTING, "It was resumed; its return is not waited for any more."
+    elif evicted:
+        verdict = RESTARTING
+        message = (
+            f"{evicted} of {len(unit.moved)} pods were evicted; their return is not waited for "
+            "any more."
+        )
+    elif unit.resumed_by_others or operation.step(SUSPEND, uid) is not None:
+        verdict, message = LEFT, "It is left as somebody else put it."
+    else:
+        verdict, message = LEFT, "It was not stopped."
+    return msgspec.structs.replace(unit, verdict=verdict, message=message)
 
 
 def _why(operation: Operation, memory: Memory) -> str:

@@ -47,6 +47,28 @@ def test_cancel_resumes_what_we_suspended_before_it_gives_nodes_back():
     assert "bob" in ended.message
 
 
+def test_a_cancelled_operation_ends_with_what_became_of_its_nodes_and_jobs():
+    done = (*SUSPENDED, ("resume", "job-llm"), ("uncordon", "node-a"))
+    late_view = view(a(), job(suspended=True, suspended_by="op1", generation=2))
+    ended = decide(operation("a", done=done, memory=MEMORY, cancelled_by="bob"), late_view)
+    assert isinstance(ended, Ended)
+    assert ended.progress.nodes_state == {"a": "Given back"}
+    told = ended.progress.workloads_state["job-llm"]
+    assert told["verdict"] == ended.memory.units["job-llm"].verdict == "Restarting"
+    assert told["message"] == "It was resumed; its return is not waited for any more."
+
+
+def test_an_operation_cancelled_before_it_touched_a_job_says_so():
+    work = operation("a", done=CORDONED, memory=MEMORY, cancelled_by="bob")
+    ended = decide(
+        operation("a", done=(*CORDONED, ("uncordon", "node-a")), memory=MEMORY, cancelled_by="bob"),
+        view(node("a"), job()),
+    )
+    assert taken(decide(work, view(a(), job()))) == [("uncordon", "node-a")]
+    assert isinstance(ended, Ended)
+    assert ended.progress.workloads_state["job-llm"]["message"] == "It was not stopped."
+
+
 def test_cancel_before_anything_was_done_only_ends():
     ended = decide(operation("a", cancelled_by="bob"), view(node("a"), job()))
     assert isinstance(ended, Ended)
