@@ -29,6 +29,9 @@ from collectors.xid_findings import apply_xid, carry_recovery, follow, has_ended
 
 GPU_COUNT = "gpu-count"
 
+CLOCK_SLACK = timedelta(minutes=1)
+"""An XID this far in the future was told before the clock was put back."""
+
 
 def judge(
     ledger: Ledger,
@@ -114,6 +117,8 @@ def _close_ended(
         replaced = by_uuid is not None and entry.gpu_uuid is not None and reading is None
         if replaced and complete and key != GPU_COUNT:
             del opened[key]
+        elif entry.cleared_by == "time" and entry.last_true_at > moment.now + CLOCK_SLACK:
+            opened[key] = msgspec.structs.replace(entry, last_true_at=moment.now)
         elif entry.cleared_by is None:
             # A rule that the site has turned off, or that this release no longer has.
             if entry.finding.rule not in rules.names:
@@ -142,6 +147,9 @@ def _apply_level(
         return
     entry = opened.get(key)
     now = moment.now
+    if entry is not None and entry.last_true_at > now:
+        # The clock was put back: what is counted from then on is counted from now.
+        entry = opened[key] = msgspec.structs.replace(entry, last_true_at=now)
     if not held:
         if waiting:
             waiting.pop(key, None)
@@ -157,7 +165,7 @@ def _apply_level(
         finding = msgspec.structs.replace(entry.finding, message=message)
         opened[key] = msgspec.structs.replace(entry, finding=finding, last_true_at=now)
         return
-    since = waiting.get(key, now)
+    since = min(waiting.get(key, now), now)
     if now - since < timedelta(seconds=rule.hold_seconds):
         waiting[key] = since
         return

@@ -101,7 +101,8 @@ def _step(track: PortTrack | None, reading: PortReading, *, now: datetime) -> Po
         return PortTrack(device=reading.device, port=reading.port) if up else None
     returns = tuple(at for at in track.returns if now - at < FLAP_WINDOW)
     if not up:
-        since = track.down_since or now
+        # Never later than now, should the clock have been put back.
+        since = min(track.down_since or now, now)
         return msgspec.structs.replace(track, down_since=since, returns=returns)
     if track.down_since is not None and now - track.down_since >= timedelta(
         seconds=MIN_DOWN_SECONDS

@@ -253,6 +253,21 @@ def test_a_rule_with_hold_and_keep_times_neither_flaps_open_nor_shut(bench: Benc
     assert bench.step(cool, seconds=2) == []
 
 
+def test_a_clock_put_back_an_hour_neither_holds_a_fault_back_nor_keeps_it_open(
+    bench: Bench,
+) -> None:
+    hot, cool = gpu(0, temperature_margin_celsius=3.0), gpu(0, temperature_margin_celsius=20.0)
+    assert bench.step(hot) == []
+    assert bench.step(hot, seconds=-3600) == []
+    assert bench.step(hot, seconds=30) == ["temperature-margin-low"]
+    assert bench.step(cool, seconds=-3600) == ["temperature-margin-low"]
+    assert bench.step(cool, seconds=60) == []
+    bench.step(xids=[bench.xid(13)])
+    bench.step(seconds=-3600)
+    assert bench.step(seconds=599) == ["xid-13"]
+    assert bench.step(seconds=1) == []
+
+
 def test_a_sticky_rule_ends_with_a_person_alone(bench: Bench) -> None:
     (hot,) = (rule for rule in BUILT_IN.gpu if rule.name == "remap-pending")
     bench.rules = RuleSet(gpu=(dataclasses.replace(hot, sticky=True),))
