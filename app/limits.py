@@ -128,7 +128,9 @@ def _stock(wanted: set[str], *, out: set[str], total: int, settings: LimitSettin
         )
     said = f"{now} of {total} GPU nodes are out of service; with these it would be {after}, and {limit} are allowed at once"
     end = (
-        "." if after <= limit else ": bring nodes back first, or raise MAX_UNAVAILABLE_NODES_RATIO."
+        "."
+        if after <= limit
+        else ": bring nodes back first, or raise PITWALL_MAX_UNAVAILABLE_NODES_RATIO."
     )
     return LimitLine("stock", limit, now, after, said + end)
 
@@ -142,6 +144,6 @@ def _rate(wanted: int, *, taken: int, total: int, settings: LimitSettings) -> Li
     end = (
         "."
         if after <= limit
-        else ": wait, or raise MAX_DRAINS_PER_HOUR and MAX_DRAINS_PER_HOUR_RATIO."
+        else ": wait, or raise PITWALL_MAX_DRAINS_PER_HOUR and PITWALL_MAX_DRAINS_PER_HOUR_RATIO."
     )
     return LimitLine("rate", limit, taken, after, said + end)

@@ -1,10 +1,13 @@
 """Stock and rate: what may be out of service at once, and within an hour."""
 
+import re
+
 import pytest
 from cluster_builders import node, view
 
 from app.limits import LimitSettings, judge_limits
 from app.operations.service import Holding, service_of
+from app.settings import Settings
 
 
 def fleet(size, *, cordoned=0, dead=0):
@@ -75,6 +78,15 @@ def test_the_rate_limit_is_the_lower_of_share_and_number(size, taken, verdict):
         max_unavailable_nodes_ratio=0.5,
     )
     assert limits.verdict == verdict
+
+
+def test_a_refusal_names_the_settings_as_they_are_set():
+    said = judge(fleet(4, cordoned=1), "n3", max_drains_per_hour=0).refusal
+    named = re.findall(r"[A-Z_]{8,}", said)
+    prefix = Settings.model_config["env_prefix"]
+    known = {f"{prefix}{name}".upper() for name in Settings.model_fields}
+    assert len(named) == 3
+    assert set(named) <= known
 
 
 def test_a_limit_of_zero_allows_nothing():
