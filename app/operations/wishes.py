@@ -13,6 +13,7 @@ from app.operations.model import Options
 from app.operations.plan import Wish
 from app.operations.survey import is_dead, live_pods
 from k8s.view import ClusterView
+from k8s.workloads import owner_of
 from k8s.workloads.kind import Workload
 
 MAX_NODES = 500
@@ -123,6 +124,13 @@ def _accepted(parameters: Parameters) -> tuple[str, ...]:
 def _workload(text: str, view: ClusterView) -> Workload:
     found = _matching(text, view)
     if not found:
+        owner = _owner_only_named(text, view)
+        if owner is not None:
+            raise RequestRefused(
+                f"{owner.said} is known only as the owner of its pods, so it can't be restarted: drain "
+                "the nodes that they must leave.",
+                code="protected",
+            )
         raise RequestRefused(
             f"There is no job {text or '(none named)'}: give namespace/name or its UID.",
             code="not_found",
@@ -152,6 +160,15 @@ def _matching(text: str, view: ClusterView) -> list[Workload]:
         for workload in view.workloads.values()
         if workload.name == name and namespace in ("", workload.namespace)
     ]
+
+
+def _owner_only_named(text: str, view: ClusterView) -> Workload | None:
+    """A workload that is known only as the owner of pods, as `pitwall jobs` lists it too."""
+    for pod in view.pods.values():
+        owner = owner_of(pod, view)
+        if owner is not None and text in (owner.uid, owner.name, f"{owner.namespace}/{owner.name}"):
+            return owner
+    return None
 
 
 def _unfit_nodes(

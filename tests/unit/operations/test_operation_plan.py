@@ -202,6 +202,14 @@ def test_a_job_that_can_not_be_restarted_is_refused(jobs, text, code):
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize("text", ["team-a/gone", "gone", "job-gone"])
+def test_a_workload_known_only_by_its_pods_is_not_called_unknown(text):
+    seen = view(node("a"), pod("gone-0", "a", owner="gone"))
+    with pytest.raises(RequestRefused, match=r"Job team-a/gone .* drain the nodes") as refused:
+        read_wish("reschedule", Parameters(job=text), view=seen, health={})
+    assert refused.value.code == "protected"
+
+
 def test_a_reschedule_takes_the_failing_nodes_under_the_ranks():
     seen = gang_on("a", "b", "c")
     wish = read_wish("reschedule", Parameters(job="job-llm"), view=seen, health={"b": "Failing"})
