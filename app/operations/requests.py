@@ -170,15 +170,15 @@ class RequestDesk:
                 continue
             if health.get(name) == "Failing":
                 raise RequestRefused(
-                    f"{name} is Failing: repair it first, or type its name to put it in service all the same.",
+                    f"{name} is Failing: repair it first, or type its name (--confirm) to put it in service all the same.",
                     code="protected",
                 )
             node = view.nodes[name]
             hold = read_hold(node.metadata)
             if node.spec.unschedulable and (hold is None or hold.was_unschedulable):
                 raise RequestRefused(
-                    f"{name} was cordoned by somebody else, not by Pitwall: type its name to uncordon it "
-                    "all the same, or use kubectl uncordon.",
+                    f"{name} was cordoned by somebody else, not by Pitwall: type its name (--confirm) to "
+                    "uncordon it all the same, or use kubectl uncordon.",
                     code="protected",
                 )
         return admission.open_operation(

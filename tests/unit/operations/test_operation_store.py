@@ -342,6 +342,9 @@ def test_requests_that_can_not_be_done_are_refused_with_a_code(
 
 
 def test_a_foreign_cordon_is_undone_only_for_who_types_the_nodes_name(engine: Engine) -> None:
+    untyped = ask(engine, "uncordon", nodes=["mine"])
+    desk(engine, view(node("mine", cordoned=True)), Clock()).tick()
+    assert "(--confirm)" in request(engine, CLUSTER, untyped).refusal
     wish = ask(engine, "uncordon", nodes=["mine"], confirmation="mine")
     desk(engine, view(node("mine", cordoned=True)), Clock()).tick()
     assert request(engine, CLUSTER, wish).state == "accepted"
