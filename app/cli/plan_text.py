@@ -56,9 +56,9 @@ def _title(plan: dict[str, Any]) -> str:
     stake = "GPU-hours at stake unknown" if hours is None else f"{hours:.1f} GPU-hours at stake"
     names = ", ".join(node["name"] for node in nodes)
     action = str(plan.get("action", "drain")).capitalize()
-    subject = names or ", ".join(
-        f"{job['namespace']}/{job['name']}" for job in plan.get("jobs", [])
-    )
+    jobs = ", ".join(f"{job['namespace']}/{job['name']}" for job in plan.get("jobs", []))
+    # A reschedule is asked for a job; the nodes that it cordons are listed below.
+    subject = (jobs or names) if plan.get("action") == "reschedule" else (names or jobs)
     return f"{action} {subject} (mode {plan.get('mode', 'now')}): {stake}."
 
 
@@ -101,7 +101,7 @@ def _jobs(plan: dict[str, Any]) -> list[str]:
             f"  ranks moved: {_ranks(job.get('ranks_moved', []))}",
             f"  brought back by: {str(job.get('restart_path', '-')).replace('_', ' and ')}",
             f"  GPU-hours at stake: {'unknown' if hours is None else format(hours, '.1f')}"
-            f" (checkpoint: {job.get('checkpoint_at') or 'unknown'})",
+            f" ({printable(job.get('stake_basis') or '') or 'not said from when'})",
             f"  elsewhere: {_fit(job.get('fit') or {})}",
         ]
         if job.get("refusal"):

@@ -71,6 +71,7 @@ PLAN: dict[str, Any] = {
             "refusal": None,
             "checkpoint_at": None,
             "gpu_hours_at_stake": 12.5,
+            "stake_basis": "since its last checkpoint",
             "fit": {"verdict": "fits", "nodes": ["h100-a-1-2"], "reason": ""},
             "on_dead_nodes": [],
         }

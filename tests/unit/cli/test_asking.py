@@ -55,6 +55,7 @@ def test_a_dry_run_prints_the_whole_plan_and_requests_nothing(server: V1, pitwal
         "gang of 16 pods, 128 GPUs",
         "ranks moved: 3",
         "12.5 GPU-hours at stake",
+        "GPU-hours at stake: 12.5 (since its last checkpoint)",
         "elsewhere: fits",
         "Limits: ok",
         "the job restarts from its last checkpoint",
@@ -63,6 +64,14 @@ def test_a_dry_run_prints_the_whole_plan_and_requests_nothing(server: V1, pitwal
         assert part in ended.out
     assert [body["kind"] for body in server.posted()] == ["preview"]
     assert server.posted()[0]["parameters"]["action"] == "drain"
+
+
+def test_a_reschedules_plan_is_headed_by_the_job_and_not_by_the_nodes_it_cordons(
+    server: V1, pitwall: Run
+) -> None:
+    _answer_with_plan(server, action="reschedule")
+    ended = pitwall("reschedule", "train/llm", "--reason", "slow", "--dry-run", url=server.url)
+    assert ended.out.startswith("Reschedule train/llm (mode now)")
 
 
 def test_a_dry_run_in_json_is_the_plan_itself(server: V1, pitwall: Run) -> None:
