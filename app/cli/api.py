@@ -8,9 +8,15 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+)
 
-from app.cli.outcome import BadUse, CommandFailed, Refused
+from app.cli.outcome import BadUse, CommandFailed, NoAnswer, Refused
 from app.settings import Settings
 from app.store.records import RequestRecord
 
@@ -82,7 +88,8 @@ class Api:
     ) -> Any:
         retrying = Retrying(
             retry=retry_if_exception_type(_Passing),
-            stop=stop_after_attempt(ATTEMPTS),
+            # A server that hangs is not asked again for minutes: one that refuses answers fast.
+            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(READ_TIMEOUT_SECONDS),
             wait=_pause_seconds,
             reraise=True,
         )
@@ -92,8 +99,9 @@ class Api:
                 with attempt:
                     return self._call_once(method, path, params=params, body=body)
         except _Passing as error:
-            raise CommandFailed(
-                f"{what} got no answer in {ATTEMPTS} tries ({error}); start Pitwall (`make demo`), "
+            tries = retrying.statistics["attempt_number"]
+            raise NoAnswer(
+                f"{what} got no answer in {tries} {'try' if tries == 1 else 'tries'} ({error}); start Pitwall (`make demo`), "
                 f"forward its port, or set PITWALL_URL to where it is."
             ) from error
         raise AssertionError("tenacity either returns or raises")

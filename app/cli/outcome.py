@@ -15,6 +15,10 @@ class CommandFailed(PitwallError):
     exit_code = FAILED
 
 
+class NoAnswer(CommandFailed):
+    """/v1 did not answer: refused, hung, or said that it can't for now."""
+
+
 class BadUse(CommandFailed):
     """The command was called in a way that can't be carried out."""
 

@@ -8,7 +8,7 @@ import typer
 from app.cli.api import Api, read_record
 from app.cli.choices import choice_lines
 from app.cli.durations import write_age, write_duration
-from app.cli.outcome import CommandFailed, WaitRanOut
+from app.cli.outcome import CommandFailed, NoAnswer, WaitRanOut
 from app.cli.tables import align, printable
 from app.store.records import OperationRecord
 
@@ -72,12 +72,30 @@ def follow(
 ) -> OperationRecord:
     """Writes each change of an operation to the error stream until it ends.
 
-    Raises WaitRanOut after `timeout_seconds`; the operation goes on by itself then.
+    A server that does not answer for a while, as in a restart, is asked again: the operation goes on
+    without it. Raises WaitRanOut after `timeout_seconds`; the operation goes on by itself then.
     """
     begun = time.monotonic()
     said = ""
     while True:
-        operation = read_record(api.get(f"operations/{operation_id}"), OperationRecord)
+        try:
+            operation = read_record(api.get(f"operations/{operation_id}"), OperationRecord)
+        except NoAnswer as unheard:
+            waited_seconds = time.monotonic() - begun
+            if timeout_seconds is not None and waited_seconds > timeout_seconds:
+                raise WaitRanOut(
+                    f"Operation {operation_id} was not heard of at the end of "
+                    f"{write_duration(timeout_seconds)}; it goes on by itself. {unheard}"
+                ) from unheard
+            if said != "unheard":
+                typer.echo(
+                    f"[{write_duration(waited_seconds)}] Operation {operation_id} goes on by itself; "
+                    f"asking again. {unheard}",
+                    err=True,
+                )
+            said = "unheard"
+            time.sleep(FOLLOW_POLL_SECONDS)
+            continue
         news = _news(operation)
         if news != said and not quiet:
             typer.echo(f"[{write_duration(time.monotonic() - begun)}] {news}", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.api import Api
+from app.cli.api import ATTEMPTS, Api
 from app.cli.outcome import CommandFailed
 from app.settings import Settings
 from app.store.records import RequestRecord
@@ -298,3 +298,27 @@ def test_each_choice_is_shown_as_what_must_be_typed(server: V1, pitwall: Run) ->
     shown = pitwall("operations", "op-1", url=server.url).out
     assert "  pitwall choose op-1 confirm_power_off --confirm 'n 1'\n    n 1 is off\n" in shown
     assert "  pitwall choose op-1 retry\n    Wait again\n    Nothing is changed.\n" in shown
+
+
+def test_wait_outlives_a_server_that_does_not_answer_for_a_while(server: V1, pitwall: Run) -> None:
+    away = (503, {"error": {"code": "unavailable", "message": "It restarts."}})
+    server.on(
+        "GET",
+        "operations/op-1",
+        *[away] * ATTEMPTS,
+        (200, operation("Succeeded", ended=True, message="all is well", pods_done=1)),
+    )
+    ended = pitwall(*DRAIN, "--yes", "--wait", url=server.url)
+    assert ended.code == 0
+    assert "Operation op-1 goes on by itself; asking again." in ended.err
+    assert "Succeeded" in ended.err
+
+
+def test_wait_that_runs_out_on_a_silent_server_says_that_the_operation_goes_on(
+    server: V1, pitwall: Run
+) -> None:
+    away = (503, {"error": {"code": "unavailable", "message": "It restarts."}})
+    server.on("GET", "operations/op-1", away)
+    ended = pitwall(*DRAIN, "--yes", "--wait", "--wait-timeout", "1s", url=server.url)
+    assert ended.code == 4
+    assert "was not heard of" in ended.err

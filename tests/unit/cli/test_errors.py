@@ -1,6 +1,7 @@
 """Whatever goes wrong is one sentence and an exit code, never a traceback."""
 
 import re
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,16 @@ def _is_one_sentence(text: str) -> bool:
         and text.rstrip()[-1] in ".!"
         and "Traceback" not in text
     )
+
+
+def test_a_server_that_hangs_is_given_up_after_one_read_timeout(
+    pitwall: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.api.READ_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # connects, and never answers
+        ended = pitwall("status", url=f"http://127.0.0.1:{hung.getsockname()[1]}")
+    assert ended.code == 1
+    assert "got no answer in 1 try (timed out)" in ended.err
 
 
 def test_no_server_names_the_address_and_what_to_do(pitwall: Run) -> None:
