@@ -10,15 +10,15 @@ from app.ui.guard import guarded
 from app.ui.views import asking
 
 STEP_WORDS = {
-    "cordon": "Cordon",
-    "uncordon": "Uncordon",
-    "evict": "Evict",
-    "suspend": "Suspend",
-    "resume": "Resume",
-    "force_delete": "Delete by force",
-    "confirm_empty": "See that it is empty",
-    "await_stopped": "Wait until stopped",
-    "await_returned": "Wait until it runs again",
+    "cordon": "Cordon {}",
+    "uncordon": "Uncordon {}",
+    "evict": "Evict {}",
+    "suspend": "Suspend {}",
+    "resume": "Resume {}",
+    "force_delete": "Delete {} by force",
+    "confirm_empty": "Make sure that {} is empty",
+    "await_stopped": "Wait until {} has stopped",
+    "await_returned": "Wait until {} runs again",
 }
 STATE_WORDS = {"claimed": "At work", "done": "Done", "waiting": "Waiting", "failed": "Failed"}
 _WATCHED_SECONDS = 1.0
@@ -231,7 +231,7 @@ def steps_sheet(steps: list[StepRecord]) -> None:
                     words.step_tone(step.state) if step.state != "done" else "done",
                 ),
                 "step": {
-                    "text": f"{STEP_WORDS.get(step.name, step.name.replace('_', ' ').capitalize())} {step.target.partition('/')[2] or step.target}",
+                    "text": step_text(step),
                     "second": step.message,
                 },
                 "tries": step.attempts if step.attempts > 1 else None,
@@ -322,3 +322,10 @@ def outcome_sheets(operation: OperationRecord) -> None:
         empty="No job is touched.",
         columns=[parts.column("name", "Job", "two"), parts.column("verdict", "Verdict", "state")],
     )
+
+
+def step_text(step: StepRecord) -> str:
+    """A step in words: what is done to what."""
+    subject = step.target.partition("/")[2] or step.target
+    words_of = STEP_WORDS.get(step.name, step.name.replace("_", " ").capitalize() + " {}")
+    return words_of.replace("{}", subject)
