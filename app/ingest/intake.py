@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from app.ingest.errors import Refusal, unavailable
 from app.ingest.identity import Doorkeeper, bearer
@@ -165,6 +166,11 @@ async def _read_body(request: Request) -> bytes:
     except TimeoutError as error:
         raise Refusal(
             408, "timeout", f"the report's body did not come within {BODY_SECONDS:.0f} s"
+        ) from error
+    except ClientDisconnect as error:
+        # No fault of ours: after a pause, each agent that gave up waiting is found to have gone.
+        raise Refusal(
+            408, "disconnected", "the agent hung up before its report had come whole"
         ) from error
     return bytes(body)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import http.client
+import socket
 import sqlite3
 import threading
 import zlib
@@ -41,6 +42,28 @@ def test_answer_200_means_stored(ingest: Ingest, nodes: list[str]) -> None:
     node = fleet.node(ingest.engine, CLUSTER, nodes[0])
     assert node is not None
     assert node.health == "Healthy"
+
+
+def test_an_agent_that_hangs_up_is_counted_and_is_no_error_of_ingest(
+    shared_ingest: Ingest, nodes: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    target = shared_ingest.client.base_url
+    with socket.create_connection((target.host, target.port)) as sent:
+        sent.sendall(
+            b"POST /agent/v1/reports HTTP/1.1\r\nHost: ingest\r\nContent-Length: 100\r\n"
+            b"Authorization: Bearer " + shared_ingest.token_of(nodes[0]).encode() + b"\r\n\r\nhalf"
+        )
+    counted = 0.0
+    tick = threading.Event()
+    for _ in range(100):
+        counted = shared_ingest.metric(
+            "pitwall_ingest_reports_refused_total", reason="disconnected"
+        )
+        if counted:
+            break
+        tick.wait(0.05)
+    assert counted == 1
+    assert "Exception in ASGI application" not in caplog.text
 
 
 def test_report_sent_again_is_stored_once(ingest: Ingest, nodes: list[str]) -> None:
