@@ -92,6 +92,9 @@ def accept(
     if wish.workload is not None:
         _refuse_second_restart(connection, cluster, wish.workload.uid)
     plan = plan_of(connection, cluster, wish, view=view, settings=settings, now=now)
+    _refuse_over_limits(
+        plan
+    )  # before the plan's hash: a last place taken meanwhile is a limit's no
     if parameters.plan_hash:
         _hold_to_approval(
             connection, cluster, parameters.plan_hash, plan, settings=settings, now=now
@@ -250,11 +253,15 @@ def _limits(
     )
 
 
-def _refuse(plan: Mapping[str, Any], wish: Wish) -> None:
-    """Raises RequestRefused when anything stands against the plan; limits first, they hold for force too."""
+def _refuse_over_limits(plan: Mapping[str, Any]) -> None:
+    """Raises RequestRefused when a limit stands against the plan; limits hold for force too."""
     if plan["limits"]["verdict"] == "refused":
         lines = [line for line in plan["limits"]["lines"] if line["after"] > line["limit"]]
         raise RequestRefused(" ".join(line["message"] for line in lines), code="limit")
+
+
+def _refuse(plan: Mapping[str, Any], wish: Wish) -> None:
+    """Raises RequestRefused when anything but a limit stands against the plan."""
     if not plan["blockers"]:
         return
     text = " ".join(plan["blockers"])

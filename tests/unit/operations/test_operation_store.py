@@ -303,6 +303,21 @@ def test_two_drains_can_not_count_on_the_same_spare_gpus(engine: Engine) -> None
     assert request(engine, CLUSTER, typed).state == "accepted"
 
 
+def test_the_last_place_taken_after_a_preview_is_refused_as_a_limit(engine: Engine) -> None:
+    seen, clock = view(*[node(name) for name in ("a", "b", "c", "d")]), Clock()
+    settings = {"max_drains_per_hour_ratio": 1}
+    previews = [ask(engine, "preview", action="drain", nodes=[name]) for name in ("a", "b")]
+    desk(engine, seen, clock, **settings).tick()
+    hashes = [request(engine, CLUSTER, preview).answer["hash"] for preview in previews]
+    first = ask(engine, "drain", nodes=["a"], plan_hash=hashes[0])
+    second = ask(engine, "drain", nodes=["b"], plan_hash=hashes[1])
+    desk(engine, seen, clock, **settings).tick()
+    assert request(engine, CLUSTER, first).state == "accepted"
+    refused = request(engine, CLUSTER, second)
+    assert (refused.state, refused.refusal_code) == ("refused", "limit")
+    assert "PITWALL_MAX_UNAVAILABLE_NODES_RATIO" in refused.refusal
+
+
 def test_a_view_that_has_been_silent_is_no_ground_to_accept_on(engine: Engine) -> None:
     clock, seen = Clock(), view(node("a"))
     keeper = LeaseKeeper(engine, CLUSTER, holder="w1", clock=clock)
