@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from app.errors import RequestRefused
 from app.limits import RATE_WINDOW_SECONDS, Limits, LimitSettings, is_gpu_node, judge_limits
@@ -36,12 +36,12 @@ CHANGES_SHOWN = 5
 def read_facts(
     connection: Connection, cluster: str, names: Iterable[str] | None = None
 ) -> dict[str, NodeFacts]:
-    """What the store says of nodes; of all of them without names."""
+    """What the store says of nodes and of every one that is Failing; of all of them without names."""
     statement = select(
         _node.c.name, _node.c.block, _node.c.rack, _node.c.health, _node.c.service
     ).where(_node.c.cluster == cluster)
     if names is not None:
-        statement = statement.where(_node.c.name.in_(list(names)))
+        statement = statement.where(or_(_node.c.name.in_(list(names)), _node.c.health == "Failing"))
     return {
         row.name: NodeFacts(row.block, row.rack, row.health, row.service)
         for row in connection.execute(statement)

@@ -56,12 +56,17 @@ def build_plan(
     now: datetime,
     valid_seconds: float,
 ) -> dict[str, Any]:
-    """The plan as a JSON document. reserved: GPUs by node that open operations count on."""
+    """The plan as a JSON document.
+
+    facts: of the nodes asked for and of all that are Failing; reserved: GPUs by node that open
+    operations count on.
+    """
+    failing = _failing_elsewhere(wish, view, facts)
     surveyed = survey(wished_pods(wish, view), view=view, options=wish.options, now=now)
     surveyed = [found for found in surveyed if found.way != "gone"]
     letting = wish.options.mode in LETTING_MODES
     budgets = [] if wish.options.mode == "complete" else _budgets(surveyed, view)
-    jobs = _jobs(wish, surveyed, view=view, reserved=reserved, now=now)
+    jobs = _jobs(wish, surveyed, view=view, reserved=reserved, failing=failing, now=now)
     plan: dict[str, Any] = {
         "version": VERSION,
         "action": wish.action,
@@ -81,7 +86,8 @@ def build_plan(
         "blockers": []
         if wish.options.mode == "complete"
         else _blockers(wish, surveyed, budgets, [job for job, _ in jobs]),
-        "warnings": _warnings(wish, surveyed, budgets, [job for job, _ in jobs], view, letting),
+        "warnings": _warnings(wish, surveyed, budgets, [job for job, _ in jobs], view, letting)
+        + _failing_warning(failing, [job for job, _ in jobs], wish),
         "created_at": now.isoformat(),
         "expires_at": (now + timedelta(seconds=valid_seconds)).isoformat(),
         # What accepting reserves: {node: GPUs}; shown as candidates, not bound to.
@@ -89,6 +95,35 @@ def build_plan(
     }
     plan["hash"] = hash_plan(plan)
     return plan
+
+
+def _failing_elsewhere(
+    wish: Wish, view: ClusterView, facts: Mapping[str, NodeFacts]
+) -> tuple[str, ...]:
+    """Nodes that are Failing, not asked for, and that the scheduler would still use."""
+    return tuple(
+        sorted(
+            name
+            for name, fact in facts.items()
+            if fact.health == "Failing"
+            and name not in wish.nodes
+            and (node := view.nodes.get(name)) is not None
+            and not node.spec.unschedulable
+        )
+    )
+
+
+def _failing_warning(
+    failing: Sequence[str], jobs: Sequence[Mapping[str, Any]], wish: Wish
+) -> list[str]:
+    if not failing or not jobs or wish.options.mode == "complete":
+        return []
+    shown = ", ".join(failing[:3]) + (f" and {len(failing) - 3} more" if len(failing) > 3 else "")
+    verb = "is" if len(failing) == 1 else "are"
+    return [
+        f"{shown} {verb} Failing and schedulable: not counted as room, but the scheduler may still place "
+        "ranks there. Drain together, or cordon first."
+    ]
 
 
 def wished_pods(wish: Wish, view: ClusterView) -> list[Pod]:
@@ -144,6 +179,7 @@ def _jobs(
     *,
     view: ClusterView,
     reserved: Mapping[str, int],
+    failing: Collection[str],
     now: datetime,
 ) -> list[tuple[dict[str, Any], dict[str, int]]]:
     """Each workload concerned, and the GPUs by node that it would take. They are fitted one after another."""
@@ -158,7 +194,14 @@ def _jobs(
         assert workload is not None
         gang = workload.restart_path == "suspend_resume"
         pods = live_pods(workload, view) if gang else [found.pod for found in members]
-        room, taken = _fit(pods, gang, wish, view=view, spent=spent, released=released)
+        room, taken = _fit(
+            pods,
+            gang,
+            view=view,
+            excluded={*wish.nodes, *failing},
+            spent=spent,
+            released=released,
+        )
         for node, gpus in taken.items():
             spent[node] = spent.get(node, 0) + gpus
         stays = wish.options.mode == "complete"
@@ -170,9 +213,9 @@ def _jobs(
 def _fit(
     pods: Sequence[Pod],
     gang: bool,
-    wish: Wish,
     *,
     view: ClusterView,
+    excluded: set[str],
     spent: Mapping[str, int],
     released: set[str],
 ) -> tuple[Fit, dict[str, int]]:
@@ -182,7 +225,7 @@ def _fit(
     room = fit(
         demand,
         view=view,
-        excluded_nodes=set(wish.nodes),
+        excluded_nodes=excluded,
         reserved=spent,
         released=frozenset(released),
     )

@@ -15,11 +15,13 @@ from app.operations.wishes import Parameters, read_parameters, read_wish
 LIMITS = Limits("ok", (LimitLine("stock", 1, 0, 1, "fine"),))
 
 
-def plan(seen, *nodes, mode="now", limits=LIMITS, reserved=None, now=NOW, **options):
+def plan(
+    seen, *nodes, mode="now", limits=LIMITS, reserved=None, now=NOW, failing=("a",), **options
+):
     return build_plan(
         Wish("drain", nodes, Options(mode=mode, **options)),
         view=seen,
-        facts={"a": NodeFacts("b1", "r1", "Failing")},
+        facts={name: NodeFacts("b1", "r1", "Failing") for name in failing},
         reserved=reserved or {},
         limits=limits,
         now=now,
@@ -54,6 +56,20 @@ def test_no_room_elsewhere_blocks_until_the_job_is_named():
     assert allowed["blockers"] == []
     assert "although it may find no place" in " ".join(allowed["warnings"])
     assert allowed["hash"] == plan(seen, "a")["hash"]
+
+
+def test_a_failing_node_is_no_room_and_is_warned_of():
+    seen = gang_on("a", "b", "c", "d")
+    made = plan(seen, "a", failing=("a", "c"))
+    assert made["jobs"][0]["fit"]["nodes"] == ["b", "d"]
+    assert "c is Failing and schedulable" in made["warnings"][-1]
+    both = plan(gang_on("a", "b", "c"), "a", failing=("a", "b"))
+    assert both["jobs"][0]["fit"]["verdict"] == "does_not_fit"
+    cordoned = view(node("a"), node("b"), node("c"), node("d", cordoned=True), job(),
+                    pod("llm-0", "a", rank=0), pod("llm-1", "b", rank=1))  # fmt: skip
+    assert not any(
+        "Failing and" in said for said in plan(cordoned, "a", failing=("a", "d"))["warnings"]
+    )
 
 
 def test_gpus_that_another_drain_counts_on_are_not_free():
