@@ -219,7 +219,7 @@ def _job_fact(workload: Workload, view: ClusterView, pods: list[PodFact]) -> Job
         if not gpus:
             gpus = each * (job.spec.parallelism or 1)
     running = sum(1 for pod in live if pod.phase == "Running" and pod.deleted_at is None)
-    state, reason = _state(workload, running)
+    state, reason = _state(workload, running, view)
     return JobFact(
         uid=workload.uid,
         namespace=workload.namespace,
@@ -260,9 +260,9 @@ def _finished_at(view: ClusterView, uid: str) -> datetime | None:
     return None
 
 
-def _state(workload: Workload, running: int) -> tuple[JobState, str]:
+def _state(workload: Workload, running: int, view: ClusterView) -> tuple[JobState, str]:
     if workload.finished is not None:
-        return workload.finished, ""
+        return workload.finished, _end_reason(workload, view)
     if workload.suspended:
         whose = f" by operation {workload.suspended_by}" if workload.suspended_by else ""
         return "Suspended", f"suspended{whose}"
@@ -272,6 +272,17 @@ def _state(workload: Workload, running: int) -> tuple[JobState, str]:
     if workload.terminating:
         return "Pending", f"{workload.terminating} pods still end"
     return "Pending", f"{running} of {wanted} pods run"
+
+
+def _end_reason(workload: Workload, view: ClusterView) -> str:
+    """Why a Job failed, in its controller's words: reason and message of its condition."""
+    job = view.jobs.get(workload.uid)
+    if job is None or workload.finished != "Failed":
+        return ""
+    for entry in job.status.conditions:
+        if entry.type == "Failed" and entry.status == "True":
+            return ": ".join(part for part in (entry.reason, entry.message) if part)
+    return ""
 
 
 def placements(

@@ -105,7 +105,7 @@ async def _start_all(
         say(f"{child.name} is up ({loop.time() - begun:.1f} s)")
         if number == 0:
             write_private(path / "token", person_token(path / "kubeconfig") + "\n")
-    write_environment(path, environment(path, ports))
+    write_environment(path, {**DEFAULTS, **environment(path, ports)})
     return True
 
 

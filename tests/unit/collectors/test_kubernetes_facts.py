@@ -170,3 +170,12 @@ def test_a_rank_that_comes_back_elsewhere_is_another_interval():
     changes = placement_changes(before, after, now=NOW)
     assert kinds(changes) == [("closed", "uid-a", ""), ("opened", "uid-b", "")]
     assert apply_changes(before, changes) == after
+
+
+def test_a_failed_job_says_why_in_its_controllers_words():
+    ended = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded",
+             "message": "Job has reached the specified backoff limit"}  # fmt: skip
+    view = view_of(jobs=[make_job("lost", status={"conditions": [ended]})], observed_at=NOW)
+    (fact,) = job_facts(view, pod_facts(view))
+    assert fact.state == "Failed"
+    assert fact.reason == "BackoffLimitExceeded: Job has reached the specified backoff limit"
