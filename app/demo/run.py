@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from app.demo.access import person_token
-from app.demo.children import busy_node, environment, processes
+from app.demo.children import DEFAULTS, busy_node, environment, processes
 from app.demo.directory import (
     ENV_FILE,
     LOGS,
