@@ -12,10 +12,11 @@ import pytest
 from collectors.errors import CaptureError
 from collectors.inspection import Inspection, coalesce, find_kind, inspect_all
 from collectors.log_capture import read_log, read_time
+from tests.captures import RECORDED
 
 EXCERPTS = Path(__file__).parents[2] / "data/captures"
 PORTS = Path(__file__).parents[2] / "data/infiniband"
-REAL = Path("/work/shared/data")
+REAL = RECORDED
 
 
 def there(path: Path) -> Path:

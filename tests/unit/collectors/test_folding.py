@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from collectors.folding import Folding, Occurrence, fold, forget_old, has_news, take_untold
 from collectors.xid import parse_kernel_line
+from tests.captures import RECORDED
 
 START = datetime(2025, 2, 23, 16, 24, 18, tzinfo=UTC)
-GSP_LOG = Path("/work/shared/data/gpud/dmesg-with-xid-119.log")
+GSP_LOG = RECORDED / "gpud/dmesg-with-xid-119.log"
 NUMBERS = itertools.count()
 
 

@@ -16,9 +16,10 @@ from collectors.memory import Memory, load_memory, save_memory
 from collectors.ports import follow_ports
 from collectors.readings import PortReading
 from collectors.report import Finding
+from tests.captures import RECORDED
 
 EXCERPT = Path(__file__).parents[2] / "data/infiniband"
-CAPTURE = Path("/work/shared/data/gpud/sys-class-infiniband-h100/sys-class-infiniband-h100.0")
+CAPTURE = RECORDED / "gpud/sys-class-infiniband-h100/sys-class-infiniband-h100.0"
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 

@@ -16,10 +16,11 @@ import pytest
 from collectors.errors import SourceError
 from collectors.prometheus import DcgmNode, DcgmSource, find_new_xids, find_owner, read_nodes
 from collectors.readings import PodReference
+from tests.captures import RECORDED
 
-RECORDED = Path(__file__).parents[2] / "data" / "dcgm-exporter" / "vectors.json"
-CAPTURES = Path("/work/shared/data/aicr/extracted")
-VECTORS: dict[str, list[dict[str, Any]]] = json.loads(RECORDED.read_text())
+EXCERPTS = Path(__file__).parents[2] / "data" / "dcgm-exporter" / "vectors.json"
+CAPTURES = RECORDED / "aicr/extracted"
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads(EXCERPTS.read_text())
 
 
 class Prometheus:

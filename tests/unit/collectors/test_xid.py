@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,9 @@ from collectors.xid import (
     find_entry,
     parse_kernel_line,
 )
+from tests.captures import RECORDED
 
-XID_LINES = Path("/work/shared/data/xid-lines/xid_lines.tsv")
+XID_LINES = RECORDED / "xid-lines/xid_lines.tsv"
 
 # The codes of the domain's table on H100, with the severity that this cluster uses.
 SEVERITIES = {
