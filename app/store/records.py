@@ -74,6 +74,13 @@ class FindingRecord(msgspec.Struct, frozen=True):
     xid: int | None
     opened_at: datetime
     closed_at: datetime | None
+    changes_health: bool = True
+    source: str = "agent"  # agent, dcgm, kubernetes, training
+    job_uid: str | None = None
+    rank: int | None = None
+    explanation: str | None = None
+    look_next: str | None = None
+    closed_by: str | None = None
 
 
 class EventRecord(msgspec.Struct, frozen=True):
@@ -179,6 +186,22 @@ class IncidentRecord(msgspec.Struct, frozen=True):
     owner: str | None
     jobs: list[dict]
     gpus_hurt: int
+    nodes: list[str] = []
+    first: dict = {}
+    consequences: list[dict] = []
+    evidence: list[dict] = []
+    certainty: str | None = None
+    certainty_ratio: float | None = None
+    flaps: int = 0
+    flapping: bool = False
+    ended_at: datetime | None = None
+    resolved_by: str | None = None
+    resolution: str | None = None
+    held_open_by: str | None = None
+    merged_into: str | None = None
+    acknowledged_at: datetime | None = None
+    findings: list[str] = []
+    gpu_hours_lost: float | None = None  # filled by the read, as of then
 
 
 class StepRecord(msgspec.Struct, frozen=True):

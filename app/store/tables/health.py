@@ -15,7 +15,11 @@ from app.store.columns import (
 
 
 class Finding(SQLModel, table=True):
-    """One episode of one rule on one node or GPU. Open while closed_at is None."""
+    """One episode of one rule on one node, GPU or job. Open while closed_at is None.
+
+    `source` owns it and alone closes it: agent, dcgm, kubernetes or training. `subject` tells two
+    findings of a source apart where rule, node and GPU do not (a condition's type, a job's UID).
+    """
 
     cluster: str = Field(primary_key=True)
     episode: str = Field(primary_key=True)
@@ -27,6 +31,14 @@ class Finding(SQLModel, table=True):
     message: str
     action: str = ""
     xid: int | None = big_integer_column()
+    source: str = "agent"
+    subject: str = ""
+    job_uid: str | None = None
+    rank: int | None = None
+    pod_uids: str | None = None  # of the pods hit, joined by commas; None where nobody knows
+    explanation: str | None = None  # what the code or rule means, in words
+    look_next: str | None = None
+    closed_by: str | None = None  # the person who closed it; None where it ended by itself
     opened_at: datetime = time_column()
     seen_at: datetime = time_column()
     closed_at: datetime | None = optional_time_column()
@@ -83,12 +95,18 @@ class EventDay(SQLModel, table=True):
 
 
 class Incident(SQLModel, table=True):
-    """What a person works on: the findings of one cause, whom they hurt, and what to do."""
+    """What a person works on: the findings of one cause, whom they hurt, and what to do.
+
+    `jobs`: [{"uid","namespace","name","gpus","since","until","ranks"}], until None while it is hurt.
+    `first`: the first failure {"at","node","gpu_uuid","gpu_index","rule","xid","message","job","rank",
+    "pod"}. `consequences`: what followed it, [{"at","kind","node","gpu_uuid","job","rank","message"}].
+    `evidence`: [{"at","source","text"}], why it is thought to be so.
+    """
 
     cluster: str = Field(primary_key=True)
     id: str = Field(primary_key=True)
     episode: int = 1
-    scope: str  # node, rack, block, pipeline
+    scope: str  # node, job, rack, leaf, block, power, pipeline
     subject: str  # name of the node, rack...
     severity: str
     title: str
@@ -103,6 +121,19 @@ class Incident(SQLModel, table=True):
     jobs: list = json_column(list)  # [{"uid","namespace","name","gpus"}]
     gpus_hurt: int = 0
     findings: list = json_column(list)  # episodes
+    nodes: list = json_column(list)  # names
+    first: dict = json_column()
+    consequences: list = json_column(list)
+    evidence: list = json_column(list)
+    certainty: str | None = None  # of a shared domain or a suspect: certain, likely, possible
+    certainty_ratio: float | None = None
+    flaps: int = 0  # how often it came back after it had ended
+    flapping: bool = False
+    ended_at: datetime | None = optional_time_column()  # its faults are gone; it resolves later when flapping
+    resolved_by: str | None = None  # a person; None where it ended by itself
+    resolution: str | None = None
+    held_open_by: str | None = None  # who reopened it: only a person resolves it then
+    merged_into: str | None = None  # the incident of which it turned out to be a consequence
 
     __table_args__ = (
         Index(
@@ -126,7 +157,7 @@ class IncidentEvent(SQLModel, table=True):
     cluster: str
     incident_id: str
     at: datetime = time_column()
-    kind: str  # opened, finding, hurt, acknowledged, note, operation, resolved
+    kind: str  # opened, finding, consequence, hurt, recovered, acknowledged, owned, note, flapping, merged, reopened, resolved
     author: str = ""
     message: str = ""
 

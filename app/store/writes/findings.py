@@ -8,6 +8,7 @@ are stored closed.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -16,6 +17,7 @@ from app.store.writes.events import Event
 from app.store.writes.moments import sane_time
 from app.store.writes.streams import NodeReports, Point, is_newer
 from collectors.report import Finding, Report
+from collectors.xid import find_entry
 
 _FINDING = Upsert(
     table="finding",
@@ -30,6 +32,11 @@ _FINDING = Upsert(
         "message",
         "action",
         "xid",
+        "source",
+        "subject",
+        "pod_uids",
+        "explanation",
+        "look_next",
         "opened_at",
         "seen_at",
         "closed_at",
@@ -41,6 +48,9 @@ _FINDING = Upsert(
         "message": None,
         "action": None,
         "xid": None,
+        "pod_uids": None,
+        "explanation": None,
+        "look_next": None,
         "seen_at": None,
         "closed_at": None,
     },
@@ -198,7 +208,8 @@ def _known(
     columns = "SELECT episode, node, rule, severity, gpu_uuid, closed_at FROM finding"
     for episode, node, rule, severity, gpu_uuid, _ in select_where_in(
         connection,
-        f"{columns} WHERE cluster = :cluster AND closed_at IS NULL AND {{node IN (:names)}}",
+        f"{columns} WHERE cluster = :cluster AND source = 'agent' AND closed_at IS NULL "
+        "AND {node IN (:names)}",
         sorted(nodes),
         cluster=cluster,
     ):
@@ -246,6 +257,10 @@ def _store(connection: Connection, cluster: str, known: Mapping[str, _Episode]) 
                 finding.message,
                 finding.action,
                 finding.xid,
+                "agent",
+                "",
+                ",".join(finding.pod_uids) or None,
+                *_explain(finding),
                 stored(episode.opened_at or seen_at),
                 stored(seen_at),
                 closed_at,
@@ -257,6 +272,15 @@ def _store(connection: Connection, cluster: str, known: Mapping[str, _Episode]) 
         "UPDATE finding SET closed_at = ? WHERE cluster = ? AND episode = ? AND closed_at IS NULL",
         closing,
     )
+
+
+def _explain(finding: Finding) -> tuple[str | None, str | None]:
+    """What an XID means and where to look next; nothing for a rule, whose message says it."""
+    if finding.xid is None:
+        return None, None
+    kind: Literal["xid", "sxid"] = "sxid" if finding.rule.startswith("sxid") else "xid"
+    entry = find_entry(finding.xid, kind=kind, text=finding.message)
+    return entry.explanation or None, entry.look_at or None
 
 
 def _at(point: Point | None) -> datetime:
