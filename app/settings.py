@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     silence_seconds: float = Field(
         default=45.0, description="Without a report for so long a node is Unknown."
     )
+    probation_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="A node that was drained or under repair is no spare for so long; 0: no probation.",
+    )
     plan_valid_seconds: float = Field(
         default=600.0, description="An approved preview is void after this."
     )

@@ -18,7 +18,7 @@ from app.store.tables import AuditEntry, Request
 _REQUEST = table_of(Request)
 _AUDIT = table_of(AuditEntry)
 
-KINDS = ("preview", "drain", "reschedule", "uncordon", "cancel", "choose")
+KINDS = ("preview", "drain", "reschedule", "uncordon", "cancel", "choose", "repair", "return")
 MAX_REASON_LENGTH = 2000
 MAX_KEY_LENGTH = 200
 

@@ -382,6 +382,8 @@ def upgrade() -> None:
         sa.Column("service", sa.String(), nullable=False),
         sa.Column("service_reason", sa.String(), nullable=False),
         sa.Column("service_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("owes_probation", sa.Boolean(), nullable=True),
+        sa.Column("clean_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("repair_by", sa.String(), nullable=True),
         sa.Column("repair_note", sa.String(), nullable=True),
         sa.Column("kubernetes_ready", sa.Boolean(), nullable=True),
