@@ -7,7 +7,7 @@ from threading import Lock
 
 from sqlalchemy import Connection, Engine, select
 
-from app.operations.service import Holding, services
+from app.operations.service import Holding
 from app.settings import Settings
 from app.store.engine import read, write
 from app.store.reads.rows import table_of
@@ -19,6 +19,7 @@ from app.store.writes.kubernetes import (
     touch_kubernetes,
 )
 from app.store.writes.picture import Picture, changes_between, picture_of
+from app.worker_states import NodeState, NodeStates
 from collectors.kubernetes import (
     Holder,
     PlacementKey,
@@ -59,6 +60,7 @@ class ClusterSync:
         self._watcher = watcher
         self._clock = clock
         self._ended: dict[str, Holding] = {}
+        self._states = NodeStates(settings)
         self._turn = Lock()
         self._begin_anew()
 
@@ -68,6 +70,7 @@ class ClusterSync:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
+        self._states.forget()
         self._picture: Picture | None = None
         self._placements: dict[PlacementKey, Holder] = {}
         self._version = -1
@@ -86,23 +89,28 @@ class ClusterSync:
                 self._write_changes(view)
 
     def _write_changes(self, view: ClusterView) -> None:
-        moved = self._read(view)
+        now = self._clock()
+        moved = self._read(view, now)
         if self._picture is not None and not moved and view.version == self._version:
             self._touch(view)
             return
-        now = self._clock()
-        picture = self._take_picture(view)
+        states = self._states.look(view, now, open_holdings=self._open, ended_holdings=self._ended)
+        picture = self._take_picture(view, states)
         held = placements(view, self._gpus)
         changes = placement_changes(self._placements, held, now=now)
         difference = changes_between(self._picture, picture, changes)
-        if difference:
+        standings = self._states.changed(states)
+        if difference or standings:
             with write(self._engine) as connection:
-                store_kubernetes(connection, self._cluster, difference, now)
+                if difference:
+                    store_kubernetes(connection, self._cluster, difference, now)
+                self._states.store(connection, standings)
+        self._states.remember(states)
         self._picture, self._version = picture, view.version
         self._placements = apply_changes(self._placements, changes)
         self._touch(view)
 
-    def _take_picture(self, view: ClusterView) -> Picture:
+    def _take_picture(self, view: ClusterView, states: Mapping[str, NodeState]) -> Picture:
         pods = pod_facts(view)
         return picture_of(
             node_facts(
@@ -112,15 +120,17 @@ class ClusterSync:
             ),
             pods,
             job_facts(view, pods),
-            services=services(view, open_holdings=self._open, ended_holdings=self._ended),
+            services={name: state.service for name, state in states.items()},
         )
 
-    def _read(self, view: ClusterView) -> bool:
-        """Reads what the store says about operations and GPUs; True when that has changed."""
+    def _read(self, view: ClusterView, now: datetime) -> bool:
+        """Reads what the store says about operations, GPUs and states; True when that has changed."""
         moved = False
         with read(self._engine) as connection:
             if self._picture is None:
                 self._placements = open_placements(connection, self._cluster)
+            if self._states.read(connection, now):
+                moved = True
             opened = open_holdings(connection, self._cluster)
             ids = _ended_ids(view, opened) - {key.partition("/")[0] for key in self._ended}
             if ids:

@@ -36,12 +36,19 @@ CHANGES_SHOWN = 5
 def read_facts(
     connection: Connection, cluster: str, names: Iterable[str] | None = None
 ) -> dict[str, NodeFacts]:
-    """What the store says of nodes and of every one that is Failing; of all of them without names."""
+    """What the store says of nodes, and of every one that is Failing or on Probation; of all of them without
+    names."""
     statement = select(
         _node.c.name, _node.c.block, _node.c.rack, _node.c.health, _node.c.service
     ).where(_node.c.cluster == cluster)
     if names is not None:
-        statement = statement.where(or_(_node.c.name.in_(list(names)), _node.c.health == "Failing"))
+        statement = statement.where(
+            or_(
+                _node.c.name.in_(list(names)),
+                _node.c.health == "Failing",
+                _node.c.service == "Probation",
+            )
+        )
     return {
         row.name: NodeFacts(row.block, row.rack, row.health, row.service)
         for row in connection.execute(statement)

@@ -5,6 +5,7 @@ is then done as long as its hash holds.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 from app.limits import Limits
 from app.operations.model import Options
 from app.operations.plan_hash import hash_plan
+from app.operations.spares import NoSpares, no_spares, probation_reason, spare_warnings
 from app.operations.stake import Stake, stake_of
 from app.operations.survey import Surveyed, is_dead, live_pods, pods_on, survey
 from k8s.budgets import BudgetObstacle, budget_obstacles
@@ -58,15 +60,15 @@ def build_plan(
 ) -> dict[str, Any]:
     """The plan as a JSON document.
 
-    facts: of the nodes asked for and of all that are Failing; reserved: GPUs by node that open
+    facts: of the nodes asked for and of all that are Failing or on Probation; reserved: GPUs by node that open
     operations count on.
     """
-    failing = _failing_elsewhere(wish, view, facts)
+    spares = no_spares(wish.nodes, view, facts)
     surveyed = survey(wished_pods(wish, view), view=view, options=wish.options, now=now)
     surveyed = [found for found in surveyed if found.way != "gone"]
     letting = wish.options.mode in LETTING_MODES
     budgets = [] if wish.options.mode == "complete" else _budgets(surveyed, view)
-    jobs = _jobs(wish, surveyed, view=view, reserved=reserved, failing=failing, now=now)
+    jobs = _jobs(wish, surveyed, view=view, reserved=reserved, spares=spares, now=now)
     plan: dict[str, Any] = {
         "version": VERSION,
         "action": wish.action,
@@ -87,7 +89,11 @@ def build_plan(
         if wish.options.mode == "complete"
         else _blockers(wish, surveyed, budgets, [job for job, _ in jobs]),
         "warnings": _warnings(wish, surveyed, budgets, [job for job, _ in jobs], view, letting)
-        + _failing_warning(failing, [job for job, _ in jobs], wish),
+        + (
+            spare_warnings(spares, [job for job, _ in jobs])
+            if wish.options.mode != "complete"
+            else []
+        ),
         "created_at": now.isoformat(),
         "expires_at": (now + timedelta(seconds=valid_seconds)).isoformat(),
         # What accepting reserves: {node: GPUs}; shown as candidates, not bound to.
@@ -95,35 +101,6 @@ def build_plan(
     }
     plan["hash"] = hash_plan(plan)
     return plan
-
-
-def _failing_elsewhere(
-    wish: Wish, view: ClusterView, facts: Mapping[str, NodeFacts]
-) -> tuple[str, ...]:
-    """Nodes that are Failing, not asked for, and that the scheduler would still use."""
-    return tuple(
-        sorted(
-            name
-            for name, fact in facts.items()
-            if fact.health == "Failing"
-            and name not in wish.nodes
-            and (node := view.nodes.get(name)) is not None
-            and not node.spec.unschedulable
-        )
-    )
-
-
-def _failing_warning(
-    failing: Sequence[str], jobs: Sequence[Mapping[str, Any]], wish: Wish
-) -> list[str]:
-    if not failing or not jobs or wish.options.mode == "complete":
-        return []
-    shown = ", ".join(failing[:3]) + (f" and {len(failing) - 3} more" if len(failing) > 3 else "")
-    verb = "is" if len(failing) == 1 else "are"
-    return [
-        f"{shown} {verb} Failing and schedulable: not counted as room, but the scheduler may still place "
-        "ranks there. Drain together, or cordon first."
-    ]
 
 
 def wished_pods(wish: Wish, view: ClusterView) -> list[Pod]:
@@ -179,7 +156,7 @@ def _jobs(
     *,
     view: ClusterView,
     reserved: Mapping[str, int],
-    failing: Collection[str],
+    spares: NoSpares,
     now: datetime,
 ) -> list[tuple[dict[str, Any], dict[str, int]]]:
     """Each workload concerned, and the GPUs by node that it would take. They are fitted one after another."""
@@ -198,7 +175,8 @@ def _jobs(
             pods,
             gang,
             view=view,
-            excluded={*wish.nodes, *failing},
+            excluded=set(wish.nodes),
+            spares=spares,
             spent=spent,
             released=released,
         )
@@ -216,19 +194,30 @@ def _fit(
     *,
     view: ClusterView,
     excluded: set[str],
+    spares: NoSpares,
     spent: Mapping[str, int],
     released: set[str],
 ) -> tuple[Fit, dict[str, int]]:
     demand = [demand_of(pod) for pod in pods if gpu_request(pod)]
     if gang:
         released.update(pod.metadata.uid for pod in pods)
-    room = fit(
-        demand,
-        view=view,
-        excluded_nodes=excluded,
-        reserved=spent,
-        released=frozenset(released),
-    )
+
+    def fit_without(nodes: Collection[str]) -> Fit:
+        return fit(
+            demand,
+            view=view,
+            excluded_nodes={*excluded, *nodes},
+            reserved=spent,
+            released=frozenset(released),
+        )
+
+    room = fit_without(spares.excluded)
+    if (
+        spares.probation
+        and room.verdict in ("does_not_fit", "outside_domain")
+        and fit_without(spares.failing).verdict == "fits"
+    ):
+        room = replace(room, reason=f"{room.reason}; {probation_reason(spares)}")
     taken: dict[str, int] = {}
     for node, entry in zip(room.nodes, demand, strict=False):
         taken[node] = taken.get(node, 0) + entry.gpus

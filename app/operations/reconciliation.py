@@ -274,4 +274,4 @@ def _uncordon(operation: Operation, observed: Observed, now: datetime) -> Decisi
         )
     if draft.steps or draft.blocks or draft.held:
         return draft.decision(progress)
-    return Ended("Succeeded", f"{', '.join(operation.nodes)} in service again.", memory, progress)
+    return Ended("Succeeded", f"{', '.join(operation.nodes)} uncordoned.", memory, progress)

@@ -135,10 +135,10 @@ def test_a_node_that_is_not_there_ends_with_1_and_a_fault_that_is_not_known_too(
     assert "gremlins" in done.stderr
 
 
-def test_a_repaired_node_is_healthy_and_uncordoned_it_is_in_service(demo: Demo) -> None:
+def test_a_repaired_node_is_healthy_and_uncordoned_it_is_on_probation(demo: Demo) -> None:
     (node,) = [one["name"] for one in demo.read("nodes") if one["health"] == "Failing"]
     assert demo.run("simulate", "repair", node).returncode == 0
     demo.wait_for("health", lambda: _node(demo, node)["health"] == "Healthy", seconds=60)
     done = demo.run("uncordon", node, "--reason", "repaired", "--wait")
     assert done.returncode == 0, done.stderr
-    demo.wait_for("service", lambda: _node(demo, node)["service"] == "In service", seconds=10)
+    demo.wait_for("service", lambda: _node(demo, node)["service"] == "Probation", seconds=10)

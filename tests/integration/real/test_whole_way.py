@@ -269,7 +269,7 @@ def test_a_failing_node_is_not_put_in_service_and_a_repaired_one_is(site: Site, 
     node = site.cluster.node(hurt)
     assert not node.spec.unschedulable
     assert read_hold(node.metadata) is None
-    site.wait_for("In service", lambda: site.node(hurt)["service"] == "In service", seconds=10)
+    site.wait_for("Probation", lambda: site.node(hurt)["service"] == "Probation", seconds=10)
     site.wait_for("no open incident", lambda: not site.read("incidents"), seconds=30)
     assert len(site.running() or ()) == 2
 

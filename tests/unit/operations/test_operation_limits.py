@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from cluster_builders import node, view
+from cluster_builders import NOW, node, view
 
 from app.limits import LimitSettings, judge_limits
-from app.operations.service import Holding, service_of
+from app.operations.service import Holding, Seen, next_service
 from app.settings import Settings
 
 
@@ -114,5 +114,6 @@ def test_a_nodes_service_follows_its_operation_and_its_cordon(
     seen, open_state, ended_state, service
 ):
     holding = Holding("op1", "drain", open_state, True) if open_state else None
-    ended = {"op1/a": Holding("op1", "drain", ended_state, False)} if ended_state else {}
-    assert service_of(seen, holding, ended).state == service
+    ended = Holding("op1", "drain", ended_state, False) if ended_state else None
+    found = next_service(None, Seen(seen, holding, ended), now=NOW, probation_seconds=3600)
+    assert found.state == service
