@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from app.store.writes.bulk import Upsert, clock, select_where_in, update, upsert
 from app.store.writes.events import Event
 from app.store.writes.moments import sane_time
+from app.store.writes.node_health import Beside
 from app.store.writes.streams import NodeReports, Point, is_newer
 from collectors.report import Finding, Report
 from collectors.xid import find_entry
@@ -68,6 +69,7 @@ class _Episode:
     severity: str
     gpu_uuid: str | None
     closed: bool
+    source: str
     finding: Finding | None = None
     opened_at: datetime | None = None
     seen_at: datetime | None = None
@@ -80,23 +82,37 @@ class FoundEpisodes:
     """What a batch says of findings.
 
     `open_by_node`: the findings open after a node's newest report, where there are any. `closed`: episodes
-    that a report still carries though they are closed here, by node; the agent is told.
+    that a report still carries though they are closed here, by node; the agent is told. `beside`: what
+    other sources have found on a node and what changes its health.
     """
 
     open_by_node: dict[str, list[Finding]] = field(default_factory=dict)
     closed: dict[str, list[str]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    beside: dict[str, list[Beside]] = field(default_factory=dict)
 
 
 def fold_findings(
-    connection: Connection, cluster: str, nodes: Mapping[str, NodeReports]
+    connection: Connection,
+    cluster: str,
+    nodes: Mapping[str, NodeReports],
+    *,
+    source: str = "agent",
 ) -> FoundEpisodes:
-    """Fold every report's findings into the store, and say what is open now."""
-    known, open_of = _known(connection, cluster, nodes)
+    """Fold every report's findings into the store, and say what is open now.
+
+    A report opens and closes findings of its own source only. An agent's takes a node over from
+    dcgm-exporter's series: what these had found ends, as the agent judges it itself.
+    """
     found = FoundEpisodes()
+    known, open_of = _known(connection, cluster, nodes, source=source, found=found)
     for node, brought in nodes.items():
         if node in open_of or any(report.findings for report in brought.reports):
-            _fold_node(node, brought, known=known, open_of=open_of, found=found)
+            _fold_node(node, brought, known=known, open_of=open_of, found=found, source=source)
+    for name, episode in known.items():
+        newest = nodes[episode.node].newest if episode.node in nodes else None
+        if episode.source == "dcgm" != source and not episode.closed and newest is not None:
+            _close(episode, name, newest.observed_at, found)
     _store(connection, cluster, known)
     return found
 
@@ -108,13 +124,14 @@ def _fold_node(
     known: dict[str, _Episode],
     open_of: dict[str, set[str]],
     found: FoundEpisodes,
+    source: str,
 ) -> None:
     point = brought.before
     opened = open_of.get(node, set())
     refused: list[str] = []
     for report in brought.reports:
         if not is_newer(report, point):
-            _recall(node, report, known=known, closed_at=_at(point), found=found)
+            _recall(node, report, known=known, closed_at=_at(point), found=found, source=source)
             continue
         point = Point(report.observed_at, report.spool_id, report.sequence)
         refused = []
@@ -122,8 +139,10 @@ def _fold_node(
         for finding in report.findings:
             episode = known.get(finding.episode)
             if episode is None:
-                episode = known[finding.episode] = _open(node, report, finding, found)
-            if episode.node != node:
+                episode = known[finding.episode] = _open(
+                    node, report, finding, found, source=source
+                )
+            if episode.node != node or episode.source != source:
                 continue
             if episode.closed:
                 refused.append(finding.episode)
@@ -142,7 +161,9 @@ def _fold_node(
             found.closed[node] = refused
 
 
-def _open(node: str, report: Report, finding: Finding, found: FoundEpisodes) -> _Episode:
+def _open(
+    node: str, report: Report, finding: Finding, found: FoundEpisodes, *, source: str
+) -> _Episode:
     opened_at = sane_time(finding.since, report.observed_at)
     found.events.append(
         Event(
@@ -162,6 +183,7 @@ def _open(node: str, report: Report, finding: Finding, found: FoundEpisodes) -> 
         severity=finding.severity,
         gpu_uuid=finding.gpu_uuid,
         closed=False,
+        source=source,
         finding=finding,
         opened_at=opened_at,
         changed=True,
@@ -190,45 +212,67 @@ def _recall(
     known: dict[str, _Episode],
     closed_at: datetime,
     found: FoundEpisodes,
+    source: str,
 ) -> None:
     """Store what an older report tells of episodes nobody has heard of: they are over."""
     for finding in report.findings:
         if finding.episode in known:
             continue
-        episode = known[finding.episode] = _open(node, report, finding, found)
+        episode = known[finding.episode] = _open(node, report, finding, found, source=source)
         episode.seen_at = report.observed_at
         _close(episode, finding.episode, closed_at, found)
 
 
 def _known(
-    connection: Connection, cluster: str, nodes: Mapping[str, NodeReports]
+    connection: Connection,
+    cluster: str,
+    nodes: Mapping[str, NodeReports],
+    *,
+    source: str,
+    found: FoundEpisodes,
 ) -> tuple[dict[str, _Episode], dict[str, set[str]]]:
     known: dict[str, _Episode] = {}
     open_of: dict[str, set[str]] = {}
-    columns = "SELECT episode, node, rule, severity, gpu_uuid, closed_at FROM finding"
-    for episode, node, rule, severity, gpu_uuid, _ in select_where_in(
+    columns = "SELECT episode, node, rule, severity, gpu_uuid, source, closed_at"
+    for (
+        episode,
+        node,
+        rule,
+        severity,
+        gpu_uuid,
+        owner,
+        _,
+        changes,
+        message,
+        opened_at,
+    ) in select_where_in(
         connection,
-        f"{columns} WHERE cluster = :cluster AND source = 'agent' AND closed_at IS NULL "
-        "AND {node IN (:names)}",
+        f"{columns}, changes_health, message, opened_at FROM finding "
+        "WHERE cluster = :cluster AND closed_at IS NULL AND {node IN (:names)}",
         sorted(nodes),
         cluster=cluster,
     ):
-        known[episode] = _Episode(node, rule, severity, gpu_uuid, closed=False)
-        open_of.setdefault(node, set()).add(episode)
+        if owner == source or (owner == "dcgm" and source == "agent"):
+            known[episode] = _Episode(node, rule, severity, gpu_uuid, closed=False, source=owner)
+        if owner == source:
+            open_of.setdefault(node, set()).add(episode)
+        elif episode not in known and changes:
+            found.beside.setdefault(node, []).append(Beside(severity, message, opened_at))
     told = {
         finding.episode
         for brought in nodes.values()
         for report in brought.reports
         for finding in report.findings
     }
-    for episode, node, rule, severity, gpu_uuid, closed_at in select_where_in(
+    for episode, node, rule, severity, gpu_uuid, owner, closed_at in select_where_in(
         connection,
-        f"{columns} WHERE cluster = :cluster AND {{episode IN (:names)}}",
+        f"{columns} FROM finding WHERE cluster = :cluster AND {{episode IN (:names)}}",
         sorted(told - known.keys()),
         cluster=cluster,
     ):
         known.setdefault(
-            episode, _Episode(node, rule, severity, gpu_uuid, closed=closed_at is not None)
+            episode,
+            _Episode(node, rule, severity, gpu_uuid, closed=closed_at is not None, source=owner),
         )
     return known, open_of
 
@@ -257,7 +301,7 @@ def _store(connection: Connection, cluster: str, known: Mapping[str, _Episode]) 
                 finding.message,
                 finding.action,
                 finding.xid,
-                "agent",
+                episode.source,
                 "",
                 ",".join(finding.pod_uids) or None,
                 *_explain(finding),

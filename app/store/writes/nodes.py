@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from app.store.writes.bulk import Upsert, clock, select_where_in, upsert
 from app.store.writes.events import HEALTH_SEVERITY, Event
-from collectors.health import SEVERITY_RANK, node_health
+from app.store.writes.node_health import Beside, combine_health, score
+from collectors.health import node_health
 from collectors.report import Finding, Report
 
 _NODE = Upsert(
@@ -27,6 +28,9 @@ _NODE = Upsert(
         "health",
         "health_reason",
         "health_since",
+        "reported_by",
+        "reported_health",
+        "reported_reason",
         "score",
         "observed_at",
         "received_at",
@@ -43,15 +47,14 @@ _NODE = Upsert(
         "health": None,
         "health_reason": None,
         "health_since": None,
+        "reported_by": None,
+        "reported_health": None,
+        "reported_reason": None,
         "score": None,
         "observed_at": None,
         "received_at": None,
     },
 )
-
-_SCORES = {"Healthy": 0, "Degraded": 100, "Unknown": 200, "Failing": 300}
-_FATAL_SCORE = 400
-_MOST_FINDINGS = 99
 
 
 class KnownNode(msgspec.Struct, frozen=True):
@@ -90,10 +93,12 @@ def store_nodes(
     newest: Mapping[str, Report],
     *,
     open_by_node: Mapping[str, Sequence[Finding]],
+    beside: Mapping[str, Sequence[Beside]],
     stale: Mapping[str, str],
     now: datetime,
+    source: str = "agent",
 ) -> JudgedNodes:
-    """Judge each node by its newest report and write it over what is known."""
+    """Judge each node by its newest report and by what is found beside it, and write it over what is known."""
     stored = clock(connection)
     received_at = stored(now)
     known = _known(connection, cluster, newest)
@@ -104,9 +109,13 @@ def store_nodes(
         if name in stale:
             health, reason = "Unknown", stale[name]
         elif not findings and report.nvml.answering:
-            health, reason = "Healthy", "no open finding"
+            health, reason = "Healthy", report.nvml.message or "no open finding"
         else:
             health, reason = node_health(findings, report.nvml)
+        reported = (source, health, reason)
+        others = beside.get(name, ())
+        if others:
+            health, reason = combine_health(health, reason, others)
         old = known.get(name)
         since = old.health_since if old is not None and old.health == health else None
         at = stored(report.observed_at)
@@ -134,7 +143,8 @@ def store_nodes(
                 health,
                 reason,
                 since or at,
-                score(health, findings) if health != "Healthy" else 0,
+                *reported,
+                score(health, _severities(findings, others)) if health != "Healthy" else 0,
                 at,
                 received_at,
                 "In service",
@@ -157,17 +167,9 @@ def health_event(node: str, health: str, reason: str, *, at: datetime) -> Event:
     )
 
 
-def score(health: str, findings: Iterable[Finding] = ()) -> int:
-    """How bad a node is: its health first, a fatal finding above all, then how many findings change it."""
-    counted = [
-        finding
-        for finding in findings
-        if finding.changes_health and SEVERITY_RANK[finding.severity] >= SEVERITY_RANK["warning"]
-    ]
-    base = _SCORES[health]
-    if health == "Failing" and any(finding.severity == "fatal" for finding in counted):
-        base = _FATAL_SCORE
-    return base + min(len(counted), _MOST_FINDINGS)
+def _severities(findings: Iterable[Finding], beside: Iterable[Beside]) -> list[str]:
+    own = [finding.severity for finding in findings if finding.changes_health]
+    return [*own, *(one.severity for one in beside)]
 
 
 def _known(connection: Connection, cluster: str, names: Iterable[str]) -> dict[str, KnownNode]:

@@ -57,8 +57,9 @@ def store_reports(
     now: datetime,
     *,
     silence_seconds: float = SILENCE_SECONDS,
+    source: str = "agent",
 ) -> Stored:
-    """Store a batch: latest state, findings, events and daily counts.
+    """Store a batch: latest state, findings, events and daily counts. `source` is whose reports they are.
 
     Frames and history are the caller's next steps (app.store.frames, app.store.history). Raises
     what the database raises; the transaction must then be given up whole.
@@ -76,14 +77,16 @@ def store_reports(
             for node, report in newest.items()
             if report.observed_at < silent_before
         }
-        found = fold_findings(connection, cluster, batch.nodes)
+        found = fold_findings(connection, cluster, batch.nodes, source=source)
         judged = store_nodes(
             connection,
             cluster,
             newest,
             open_by_node=found.open_by_node,
+            beside=found.beside,
             stale=stale,
             now=now,
+            source=source,
         )
         unlike = [newest[node] for node in judged.unlike]
         move_gpus(
