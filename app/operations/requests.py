@@ -13,6 +13,7 @@ from app.errors import RequestRefused
 from app.operations import admission, ledger
 from app.operations.lease import LeaseKeeper, check
 from app.operations.model import Choice, Memory
+from app.operations.repair_requests import give_back, repair
 from app.operations.survey import fresh
 from app.operations.wishes import Parameters, read_nodes, read_parameters, read_wish
 from app.settings import Settings
@@ -129,7 +130,21 @@ class RequestDesk:
                     now=now,
                 ), {}
             case "uncordon":
-                return self._uncordon(connection, request, parameters, view, now), {}
+                nodes = read_nodes(parameters, view=view)
+                return self._uncordon(connection, request, parameters, nodes, view, now), {}
+            case "repair":
+                repair(connection, self._cluster, parameters, request=request, view=view)
+                return None, {}
+            case "return":
+                return give_back(
+                    connection,
+                    self._cluster,
+                    parameters,
+                    view=view,
+                    uncordon=lambda nodes: self._uncordon(
+                        connection, request, parameters, nodes, view, now
+                    ),
+                ), {}
             case "cancel":
                 return self._cancel(connection, request, parameters, now), {}
             case "choose":
@@ -153,10 +168,10 @@ class RequestDesk:
         connection: Connection,
         request: RequestRecord,
         parameters: Parameters,
+        nodes: tuple[str, ...],
         view: ClusterView,
         now: datetime,
     ) -> str:
-        nodes = read_nodes(parameters, view=view)
         held = admission.held_nodes(connection, self._cluster)
         typed = set(parameters.confirmation.replace(",", " ").split())
         health = self._health(connection)

@@ -37,6 +37,7 @@ class Parameters(msgspec.Struct, frozen=True):
     plan_hash: str | None = None
     operation_id: str = ""
     choice: str = ""
+    text: str = ""
 
 
 def read_parameters(document: Mapping[str, Any]) -> Parameters:

@@ -13,7 +13,8 @@ class Request(SQLModel, table=True):
 
     kind and parameters: preview {action: drain|reschedule, ...same parameters}; drain {nodes, mode,
     deadline_seconds, delete_emptydir_data, force, plan_hash}; reschedule {job: namespace/name or uid, plan_hash};
-    uncordon {nodes}; cancel {operation_id}; choose {operation_id, choice, confirmation}.
+    uncordon {nodes}; cancel {operation_id}; choose {operation_id, choice, confirmation};
+    repair {nodes, text}; return {nodes, confirmation}.
     state: pending, answered (preview), accepted (operation_id is set), refused (refusal says why).
     """
 
