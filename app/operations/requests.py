@@ -339,7 +339,7 @@ def _audit(
     target = subject or str(
         request.parameters.get("job") or request.parameters.get("operation_id") or ""
     )
-    detail = str(request.parameters.get("choice") or "")
+    detail = str(request.parameters.get("choice") or request.parameters.get("text") or "")
     ledger.audit(
         connection,
         cluster,
