@@ -23,7 +23,16 @@ from app.operations.service import (
 )
 from app.settings import Settings
 from app.store.writes.service import Kept, Standing, read_kept, store_standings
-from collectors.planned import Absence, AbsenceFacts, judge_absence, kept_absence
+from collectors.planned import (
+    BEING_ADDED,
+    REBOOTING,
+    SHUTTING_DOWN,
+    Absence,
+    AbsenceFacts,
+    judge_absence,
+    kept_absence,
+    may_be_planned,
+)
 from k8s.nodes import read_hold
 from k8s.objects import Node, gpu_request, is_terminal
 from k8s.view import ClusterView
@@ -69,9 +78,15 @@ class NodeStates:
         self._due_at: datetime | None = None
         self._moved = False
 
-    def read(self, connection: Connection, now: datetime) -> bool:
+    def read(self, connection: Connection, view: ClusterView, now: datetime) -> bool:
         """Reads what people, agents and earlier workers have left; True when a look is due for it."""
         kept = read_kept(connection, self._cluster, whole=self._states is None)
+        # Who may begin to be away on purpose: whether it had fallen silent before must be known then.
+        others = [
+            name for name, node in view.nodes.items() if name not in kept and may_be_planned(node)
+        ]
+        if others and self._states is not None:
+            kept |= read_kept(connection, self._cluster, names=others)
         silent: dict[str, datetime | None] = {
             name: row.observed_at
             for name, row in kept.items()
@@ -229,10 +244,10 @@ class NodeStates:
             return None
         boot_id = node.status.node_info.boot_id
         other = before.boot_id and boot_id and boot_id != before.boot_id
-        meant = node.spec.unschedulable or before.absence.kind == "shutting down"
+        meant = node.spec.unschedulable or before.absence.kind == SHUTTING_DOWN
         if other and meant:
             return now
-        return before.absence.since if before.absence.kind == "rebooting" else None
+        return before.absence.since if before.absence.kind == REBOOTING else None
 
     def _is_stored(self, name: str, standing: Standing) -> bool:
         if self._states is not None:
@@ -253,7 +268,8 @@ def _told(kept: Mapping[str, Kept]) -> dict[str, Kept]:
     """What of it may change a state: reports that go on are no news, health only to who is on Probation."""
     told = {}
     for name, row in kept.items():
-        row = msgspec.structs.replace(row, observed_at=None)
+        if not (row.planned or "").startswith(BEING_ADDED):  # whose first report ends that
+            row = msgspec.structs.replace(row, observed_at=None)
         if row.service != PROBATION and row.owes_probation is None:
             row = msgspec.structs.replace(row, health="", health_reason="", health_since=None)
         told[name] = row

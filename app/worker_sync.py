@@ -129,7 +129,7 @@ class ClusterSync:
         with read(self._engine) as connection:
             if self._picture is None:
                 self._placements = open_placements(connection, self._cluster)
-            if self._states.read(connection, now):
+            if self._states.read(connection, view, now):
                 moved = True
             opened = open_holdings(connection, self._cluster)
             ids = _ended_ids(view, opened) - {key.partition("/")[0] for key in self._ended}

@@ -118,6 +118,15 @@ def judge_absence(facts: AbsenceFacts, now: datetime) -> Absence:
     return Absence()
 
 
+def may_be_planned(node: Node) -> bool:
+    """Whether the node object names a reason that must have come before the silence: cheap, for every node."""
+    if node.spec.unschedulable or node.metadata.deletion_timestamp is not None:
+        return True
+    if node.metadata.labels.get(UPGRADE_STATE_LABEL, "") not in UPGRADE_AT_REST:
+        return True
+    return any(taint.key in REMOVAL_TAINTS for taint in node.spec.taints)
+
+
 def kept_absence(reason: str | None, since: datetime | None) -> Absence:
     """What was kept, as the store has it."""
     return Absence(reason, since, kind=reason.partition(":")[0] if reason else "")

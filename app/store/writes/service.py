@@ -14,7 +14,7 @@ from sqlalchemy import update as sql_update
 
 from app.store.reads.rows import table_of
 from app.store.tables import Node
-from app.store.writes.bulk import clock, update
+from app.store.writes.bulk import WHOLE_TABLE_AT, clock, update
 
 _node = table_of(Node)
 
@@ -57,6 +57,10 @@ def read_kept(
 ) -> dict[str, Kept]:
     """Nodes whose next state depends on more than Kubernetes, by name; every node when `whole`, these
     when there are names."""
+    if names is not None and len(names) >= WHOLE_TABLE_AT:
+        wanted = frozenset(names)
+        every = read_kept(connection, cluster, whole=True)
+        return {name: row for name, row in every.items() if name in wanted}
     statement = select(
         _node.c.name,
         _node.c.uid,

@@ -81,6 +81,9 @@ def test_a_drain_runs_through_and_the_store_follows(world: World) -> None:
         assert answered_seconds < 2
         back = world.ask("uncordon", nodes=[target])
         until(lambda: request(world.engine, CLUSTER, back).state == "accepted", world)
+        until(lambda: node(world.engine, CLUSTER, target).service == "Probation", world)
+        ended = world.ask("return", nodes=[target])
+        until(lambda: request(world.engine, CLUSTER, ended).state == "accepted", world)
         until(lambda: node(world.engine, CLUSTER, target).service == "In service", world)
         assert {each.service for each in nodes(world.engine, CLUSTER)} == {"In service"}
         assert [each.team for each in jobs(world.engine, CLUSTER)] == ["nlp"]

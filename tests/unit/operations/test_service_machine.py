@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from cluster_builders import NOW, node, view
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.operations.plan import NodeFacts
 from app.operations.service import (
@@ -39,18 +39,28 @@ class Truth:
     health: str = "Healthy"
     health_since: datetime = NOW - timedelta(days=1)
     gpu_pods: bool = False
-    emptied_by_us: bool = False  # under this cordon
-    clean_from: datetime = NOW  # since then: schedulable, Healthy, and seen so
+    clean_from: datetime = NOW  # since the last finding, or the last uncordon that was seen
 
 
 class ServiceMachine(RuleBasedStateMachine):
-    """The worker looks at some of the moments; the properties hold at each look."""
+    """The worker looks after each event while it is up; the properties hold at each look."""
 
     def __init__(self) -> None:
         super().__init__()
         self.truth = Truth()
         self.state: Service | None = None
-        self.before: Service | None = None
+        self.up = True
+
+    @initialize(
+        begin=st.sampled_from(["new", "drained", "on probation", "on probation", "repaired"])
+    )
+    def begin(self, begin: str) -> None:
+        if begin in ("drained", "repaired"):
+            self.truth.drains, self.truth.cordoned, self.truth.hold = 1, True, "op1"
+            self.truth.ended["op1"] = "Drained"
+            self.truth.repair = begin == "repaired"
+        elif begin == "on probation":
+            self.state = Service(PROBATION, owes_probation=True)
 
     # --- the world ---
 
@@ -60,9 +70,9 @@ class ServiceMachine(RuleBasedStateMachine):
 
     @rule(keeps_annotation=st.booleans())
     def foreign_uncordon(self, keeps_annotation: bool) -> None:
+        if self.truth.cordoned and self.up:
+            self.truth.clean_from = self.truth.now
         self.truth.cordoned = False
-        self.truth.emptied_by_us = False
-        self.truth.clean_from = self.truth.now
         if not keeps_annotation:
             self.truth.hold = None
 
@@ -70,21 +80,19 @@ class ServiceMachine(RuleBasedStateMachine):
     def annotation_is_lost(self) -> None:
         self.truth.hold = None
 
-    @precondition(lambda self: self.truth.open_drain is None)
-    @rule()
-    def a_drain_begins(self) -> None:
-        self.truth.drains += 1
-        self.truth.open_drain = "Cordoning"
-
-    @precondition(lambda self: self.truth.open_drain is not None)
-    @rule()
-    def the_drain_goes_on(self) -> None:
+    @rule(steps=st.integers(1, 3))
+    def a_drain_goes_on(self, steps: int) -> None:
         truth = self.truth
-        truth.cordoned, truth.hold = True, f"op{truth.drains}"
-        if truth.open_drain == "Draining":
-            truth.open_drain, truth.gpu_pods, truth.emptied_by_us = "Drained", False, True
-        elif truth.open_drain == "Cordoning":
-            truth.open_drain = "Draining"
+        if truth.open_drain is None:
+            truth.drains += 1
+            truth.open_drain = "Cordoning"
+            steps -= 1
+        for _ in range(steps):
+            truth.cordoned, truth.hold = True, f"op{truth.drains}"
+            if truth.open_drain == "Draining":
+                truth.open_drain, truth.gpu_pods = "Drained", False
+            elif truth.open_drain == "Cordoning":
+                truth.open_drain = "Draining"
 
     @precondition(lambda self: self.truth.open_drain is not None)
     @rule(gives_back=st.booleans())
@@ -93,7 +101,7 @@ class ServiceMachine(RuleBasedStateMachine):
         assert truth.open_drain is not None
         if gives_back and truth.open_drain != "Drained":
             truth.open_drain, truth.cordoned, truth.hold = "Given back", False, None
-            truth.clean_from = truth.now
+            truth.clean_from = truth.now if self.up else truth.clean_from
         truth.ended[f"op{truth.drains}"] = truth.open_drain
         truth.open_drain = None
 
@@ -107,20 +115,29 @@ class ServiceMachine(RuleBasedStateMachine):
     def a_pod_lands(self) -> None:
         self.truth.gpu_pods = True
 
-    @rule(health=st.sampled_from(["Healthy", "Degraded", "Failing", "Unknown"]))
-    def health_changes(self, health: str) -> None:
+    @rule(health=st.sampled_from(["Degraded", "Failing", "Unknown"]))
+    def something_is_found(self, health: str) -> None:
         if health != self.truth.health:
             self.truth.health, self.truth.health_since = health, self.truth.now
             self.truth.clean_from = self.truth.now
 
-    @rule(seconds=st.sampled_from([1, 60, 900, 1800, 3599, 3600, 7200]))
+    @rule()
+    def all_is_well(self) -> None:
+        if self.truth.health != "Healthy":
+            self.something_is_found("Healthy")
+
+    @rule(seconds=st.sampled_from([1, 1800, 3599]))
     def time_passes(self, seconds: int) -> None:
         self.truth.now += timedelta(seconds=seconds)
 
     @rule()
+    def an_hour_passes(self) -> None:
+        self.time_passes(3600)
+
+    @rule()
     def the_node_object_is_made_anew(self) -> None:
         self.truth = Truth(now=self.truth.now, drains=self.truth.drains, ended=self.truth.ended)
-        self.state = self.before = None
+        self.state = None
 
     @precondition(lambda self: self.state is not None and self.state.state == PROBATION)
     @rule()
@@ -130,7 +147,6 @@ class ServiceMachine(RuleBasedStateMachine):
 
     # --- the worker ---
 
-    @rule()
     def worker_restarts(self) -> None:
         """What is kept of a state is what the store has: no reason is needed."""
         if self.state is not None:
@@ -140,8 +156,16 @@ class ServiceMachine(RuleBasedStateMachine):
             )
 
     @rule()
+    def worker_goes_or_comes(self) -> None:
+        self.up = not self.up
+        if self.up:
+            self.worker_restarts()
+
+    @invariant()
     def worker_looks(self) -> None:
         truth = self.truth
+        if not self.up:
+            return
         hold = f'{{"operation": "{truth.hold}", "was_unschedulable": false}}' if truth.hold else ""
         ended = truth.ended.get(truth.hold or "")
         look = Seen(
@@ -161,7 +185,7 @@ class ServiceMachine(RuleBasedStateMachine):
         if after.state in (IN_SERVICE, PROBATION):
             truth.repair = False  # as the store does
         self._check(before or Service(), after)
-        self.before, self.state = before, after
+        self.state = after
 
     def _check(self, before: Service, after: Service) -> None:
         truth = self.truth
@@ -189,5 +213,5 @@ class ServiceMachine(RuleBasedStateMachine):
         assert "a" in no_spares((), view(node("a")), facts).excluded
 
 
-ServiceMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+ServiceMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
 TestServiceMachine = ServiceMachine.TestCase

@@ -1,0 +1,388 @@
+"""States and planned absences in the store: through restarts, people's requests, and nodes made anew."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+from cluster_builders import NOW, at, node, pod, view
+from sqlalchemy import Engine, select, update
+
+from app.operations.admission import open_operation
+from app.operations.lease import LeaseKeeper
+from app.operations.requests import RequestDesk
+from app.settings import Settings
+from app.store.engine import read, write
+from app.store.reads.fleet import node as read_node
+from app.store.records import NodeRecord, RequestRecord
+from app.store.requests import request, submit
+from app.store.tables import AuditEntry, Node, OperationNode
+from app.store.tables import Operation as OperationTable
+from app.worker_sync import ClusterSync
+from k8s.objects import Node as KubernetesNode
+from k8s.view import ClusterView
+
+CLUSTER = "test"
+HOUR = 3600.0
+HOLD = '{{"operation": "{}", "was_unschedulable": false}}'
+
+
+class Site:
+    """A store, what Kubernetes says, and a worker that is restarted at will."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.now = NOW
+        self.settings = Settings(_env_file=None, cluster=CLUSTER)
+        self.shown = view()
+        self._version = 0
+        self.restart()
+
+    def view(self) -> ClusterView:
+        """As a watcher's."""
+        return replace(self.shown, version=self._version, observed_at=self.now)
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def restart(self) -> None:
+        watcher: Any = self
+        self.sync = ClusterSync(
+            self.engine, settings=self.settings, watcher=watcher, clock=self.clock
+        )
+        lease = LeaseKeeper(self.engine, CLUSTER, holder="w1", clock=self.clock)
+        lease.renew()
+        self.desk = RequestDesk(
+            self.engine, settings=self.settings, view=self.view, lease=lease, clock=self.clock
+        )
+        self.lease = lease
+
+    def show(self, *objects: object) -> None:
+        """Kubernetes says this now; the worker looks."""
+        self.shown = view(*objects)
+        self._version += 1
+        self.sync.tick()
+
+    def wait(self, seconds: float, *, heard: bool = True, health: str = "Healthy") -> None:
+        """Time goes by, agents go on reporting, and the worker looks."""
+        self.now = at((self.now - NOW).total_seconds() + seconds)
+        if heard:
+            self.report(health)
+        self.sync.tick()
+
+    def report(self, health: str = "Healthy") -> None:
+        """As ingest stores it."""
+        table = Node.__table__
+        with write(self.engine) as connection:
+            for row in connection.execute(select(table.c.name, table.c.health)).all():
+                values: dict[str, Any] = {"observed_at": self.now}
+                if row.health != health:
+                    values |= {"health": health, "health_reason": "", "health_since": self.now}
+                connection.execute(update(table).where(table.c.name == row.name).values(values))
+
+    def drained(self, name: str = "a") -> KubernetesNode:
+        """The node as an ended drain has left it."""
+        asked = RequestRecord("r1", "drain", {}, "ada", "", "pending", NOW, None, {}, "", "", None)
+        with write(self.engine) as connection:
+            made = open_operation(
+                connection,
+                CLUSTER,
+                kind="drain",
+                subject=name,
+                nodes=[name],
+                request=asked,
+                now=self.now,
+            )
+            table = OperationTable.__table__
+            connection.execute(
+                update(table)
+                .where(table.c.id == made)
+                .values(nodes_state={name: "Drained"}, state="Succeeded", ended_at=self.now)
+            )
+            connection.execute(update(OperationNode.__table__).values(open=False))
+        left = node(name, cordoned=True, hold=HOLD.format(made))
+        self.show(left)
+        self.report()
+        return left
+
+    def node(self, name: str = "a") -> NodeRecord:
+        found = read_node(self.engine, CLUSTER, name)
+        assert found is not None
+        return found
+
+    def row(self, name: str = "a") -> Any:
+        with read(self.engine) as connection:
+            return connection.execute(
+                select(Node.__table__).where(Node.__table__.c.name == name)
+            ).one()
+
+    def ask(self, kind: str, **parameters: Any) -> RequestRecord:
+        made = submit(
+            self.engine,
+            CLUSTER,
+            kind=kind,
+            parameters=parameters,
+            author="ada",
+            reason="",
+            idempotency_key="",
+            now=self.now,
+        )
+        self.lease.renew()
+        self.desk.tick()
+        found = request(self.engine, CLUSTER, made.id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def site(engine: Engine) -> Site:
+    return Site(engine)
+
+
+def changed(base: KubernetesNode, **metadata: Any) -> KubernetesNode:
+    return msgspec.structs.replace(
+        base, metadata=msgspec.structs.replace(base.metadata, **metadata)
+    )
+
+
+def test_a_drained_node_that_anybody_uncordons_is_on_probation_and_then_in_service(
+    site: Site,
+) -> None:
+    site.drained()
+    assert site.node().service == "Drained"
+    site.show(node("a"))
+    assert site.node().service == "Probation"
+    site.wait(HOUR - 1)
+    assert site.node().service == "Probation"
+    assert "no spare until 13:00:00" in site.node().service_reason.replace("2026-07-01 ", "")
+    site.wait(1)
+    assert site.node().service == "In service"
+    assert site.row().owes_probation is None
+
+
+def test_a_worker_that_restarts_goes_on_with_state_debt_and_clock(site: Site) -> None:
+    site.drained()
+    site.restart()
+    site.show(node("a"))
+    assert site.node().service == "Probation"
+    since = site.row().clean_since
+    site.wait(1800)
+    site.restart()
+    site.sync.tick()
+    assert site.row().clean_since == since
+    site.wait(1800)
+    assert site.node().service == "In service"
+
+
+def test_a_node_uncordoned_while_no_worker_ran_is_on_probation_all_the_same(site: Site) -> None:
+    site.drained()
+    site.restart()
+    site.now = at(600)
+    site.report()
+    site.show(node("a"))
+    assert site.node().service == "Probation"
+
+
+def test_a_lease_that_changed_hands_costs_nothing(site: Site) -> None:
+    site.drained()
+    site.show(node("a"))
+    site.sync.forget()
+    site.sync.tick()
+    assert site.node().service == "Probation"
+
+
+def test_a_finding_starts_the_clock_again_in_the_store_too(site: Site) -> None:
+    site.drained()
+    site.show(node("a"))
+    site.wait(1800, health="Degraded")
+    assert site.row().clean_since is None
+    assert "Degraded" in site.node().service_reason
+    site.wait(HOUR)
+    assert site.node().service == "Probation"
+    site.wait(HOUR - 1)
+    assert site.node().service == "Probation"
+    site.wait(1)
+    assert site.node().service == "In service"
+
+
+def test_an_agent_that_is_silent_at_the_end_of_probation_prolongs_it(site: Site) -> None:
+    site.drained()
+    site.show(node("a"))
+    site.wait(2 * HOUR, heard=False)
+    assert site.node().service == "Probation"
+
+
+def test_a_lost_annotation_leaves_the_drained_node_drained_across_a_restart(site: Site) -> None:
+    site.drained()
+    site.restart()
+    site.show(node("a", cordoned=True))
+    assert site.node().service == "Drained"
+    site.show(node("a"))
+    assert site.node().service == "Probation"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_node_made_anew_under_the_same_name_starts_anew(site: Site, restarts: bool) -> None:
+    site.drained()
+    assert site.ask("repair", nodes=["a"], text="GPU 3").state == "accepted"
+    site.sync.tick()
+    assert site.node().service == "Under repair"
+    if restarts:
+        site.restart()
+    site.show(changed(node("a", cordoned=True), uid="another"))
+    assert site.node().service == "Cordoned"
+    assert site.row().repair_by is None
+    site.show(changed(node("a"), uid="another"))
+    assert site.node().service == "In service"
+
+
+def test_a_repair_stays_until_the_node_returns_and_then_it_is_on_probation(site: Site) -> None:
+    left = site.drained()
+    assert site.ask("repair", nodes=["a"], text="GPU 3 is replaced").state == "accepted"
+    site.sync.tick()
+    found = site.node()
+    assert (found.service, found.service_reason) == (
+        "Under repair",
+        "sent to repair by ada: GPU 3 is replaced",
+    )
+    site.restart()
+    site.show(left)
+    assert site.node().service == "Under repair"
+    back = site.ask("return", nodes=["a"])
+    assert back.state == "accepted"
+    assert back.operation_id is not None
+    site.show(node("a"))
+    assert site.node().service == "Probation"
+    assert (site.row().repair_by, site.row().repair_note) == (None, None)
+
+
+def test_a_foreign_uncordon_ends_a_repair_and_begins_the_probation(site: Site) -> None:
+    site.show(node("a", cordoned=True))
+    site.report()
+    site.ask("repair", nodes=["a"], text="a fan")
+    site.sync.tick()
+    assert site.node().service == "Under repair"
+    site.show(node("a"))
+    assert site.node().service == "Probation"
+    assert site.row().repair_by is None
+
+
+def test_a_person_ends_a_probation_early_and_it_is_audited(site: Site, engine: Engine) -> None:
+    site.drained()
+    site.show(node("a"))
+    back = site.ask("return", nodes=["a"])
+    assert (back.state, back.operation_id) == ("accepted", None)
+    site.sync.tick()
+    assert site.node().service == "In service"
+    with read(engine) as connection:
+        rows = connection.execute(select(AuditEntry.__table__)).all()
+    assert ("ada", "return", "a", "done") in {
+        (row.author, row.action, row.target, row.outcome) for row in rows
+    }
+
+
+def test_a_word_that_comes_while_the_worker_writes_is_not_written_over(site: Site) -> None:
+    site.drained()
+    site.show(node("a"))
+    states = site.sync._states
+    with read(site.engine) as connection:
+        states.read(connection, site.view(), site.now)
+    looked = states.look(site.view(), at(30), open_holdings={}, ended_holdings={})
+    site.ask("return", nodes=["a"])
+    with write(site.engine) as connection:
+        states.store(connection, {name: state.standing for name, state in looked.items()})
+    site.sync.tick()
+    assert site.node().service == "In service"
+
+
+@pytest.mark.parametrize(
+    ("kind", "objects", "code", "said"),
+    [
+        ("repair", [node("a")], "conflict", "drain it first"),
+        ("return", [node("a")], "conflict", "In service"),
+        ("return", [node("a", cordoned=True)], "conflict", "Cordoned"),
+        ("repair", [node("b")], "not_found", "no node a"),
+    ],
+)
+def test_a_word_that_does_not_suit_the_nodes_state_is_refused_in_a_sentence(
+    site: Site, kind: str, objects: list[object], code: str, said: str
+) -> None:
+    site.show(*objects)
+    refused = site.ask(kind, nodes=["a"], text="x")
+    assert (refused.state, refused.refusal_code) == ("refused", code)
+    assert said in refused.refusal
+
+
+def test_a_repair_needs_its_reason(site: Site) -> None:
+    site.show(node("a", cordoned=True))
+    assert site.ask("repair", nodes=["a"]).refusal_code == "invalid"
+
+
+def test_a_node_that_is_being_drained_is_not_sent_to_repair(site: Site) -> None:
+    site.show(*[node(name) for name in "abcdefghijkl"])
+    assert site.ask("drain", nodes=["a"]).state == "accepted"
+    refused = site.ask("repair", nodes=["a"], text="x")
+    assert refused.refusal_code == "conflict"
+    assert "held by operation" in refused.refusal
+
+
+def test_what_stands_against_an_uncordon_stands_against_a_return(site: Site) -> None:
+    site.show(node("a", cordoned=True))
+    site.ask("repair", nodes=["a"], text="a fan")
+    site.sync.tick()
+    refused = site.ask("return", nodes=["a"])
+    assert refused.refusal_code == "protected"
+    assert "somebody else" in refused.refusal
+    assert site.ask("return", nodes=["a"], confirmation="a").state == "accepted"
+
+
+# --- planned absences ---
+
+
+def test_an_empty_cordoned_node_is_planned_before_it_falls_silent_and_for_an_hour(
+    site: Site,
+) -> None:
+    site.show(node("a", cordoned=True))
+    site.wait(60)
+    assert site.row().planned == "cordoned and empty: cordoned outside Pitwall"
+    site.wait(3000)
+    site.wait(HOUR - 1, heard=False)
+    assert site.row().planned is not None
+    site.wait(1, heard=False)
+    assert site.row().planned is None
+    assert "was to be over by" in site.node().service_reason
+    site.restart()
+    site.sync.tick()
+    assert site.row().planned is None
+    site.wait(10)
+    assert site.row().planned is not None
+
+
+def test_a_node_that_failed_first_and_was_cordoned_afterwards_is_not_away_on_purpose(
+    site: Site,
+) -> None:
+    site.show(node("a"), pod("x", "a"))
+    site.wait(10)
+    assert site.row().planned is None
+    site.wait(300, heard=False)
+    site.show(node("a", cordoned=True))
+    assert site.row().planned is None
+
+
+def test_a_node_that_is_added_is_planned_until_its_first_report(site: Site) -> None:
+    made = changed(node("a"), creation_timestamp=NOW)
+    site.show(made)
+    assert site.row().planned == "being added: created at 12:00:00 UTC, not heard yet"
+    site.restart()
+    site.show(made)
+    assert site.row().planned is not None
+    site.wait(5)
+    assert site.row().planned is None
+
+
+def test_a_planned_reason_ends_with_its_cause(site: Site) -> None:
+    site.show(node("a", cordoned=True))
+    assert site.row().planned is not None
+    site.show(node("a"))
+    assert (site.row().planned, site.row().planned_since) == (None, None)
