@@ -96,8 +96,9 @@ def _status_lines(record: StatusRecord) -> list[str]:
         ["GPUs", f"{counts.gpus}: {_counted(counts.gpus_by_health)}"],
         [
             "Capacity",
-            f"{counts.gpus_requested} GPUs requested, {counts.gpus_free} free of "
-            f"{counts.gpus_usable} usable",
+            f"{counts.gpus_requested} GPUs requested, {counts.gpus_free} free"
+            + (f" ({counts.gpus_on_probation} on probation)" if counts.gpus_on_probation else "")
+            + f" of {counts.gpus_usable} usable",
         ],
         ["Jobs", f"{counts.jobs_running} running, {counts.jobs_at_risk} at risk"],
         ["Incidents", f"{counts.incidents_open} open"],

@@ -272,6 +272,7 @@ class CountsRecord(msgspec.Struct, frozen=True):
     gpus_requested: int
     gpus_usable: int  # on nodes that are Ready, schedulable and not Failing or Unknown
     gpus_free: int  # usable less requested
+    gpus_on_probation: int  # of the free ones: the scheduler may use them, Pitwall counts on none
     jobs_running: int
     jobs_at_risk: int  # with a rank on a node that is Failing or Unknown
     incidents_open: int

@@ -28,7 +28,8 @@ _SUMMARY = Upsert(
 _NODES = """
 SELECT COALESCE(block, :none) AS of_block, health, service, COUNT(*),
        SUM(known), SUM(requested),
-       SUM(CASE WHEN usable = 1 THEN known ELSE 0 END), SUM(CASE WHEN usable = 1 THEN requested ELSE 0 END)
+       SUM(CASE WHEN usable = 1 THEN known ELSE 0 END), SUM(CASE WHEN usable = 1 THEN requested ELSE 0 END),
+       SUM(CASE WHEN usable = 1 AND service = 'Probation' AND known > requested THEN known - requested ELSE 0 END)
 FROM (
     SELECT block, health, service,
            COALESCE(gpu_count_expected, gpu_count, gpu_allocatable, 0) AS known,
@@ -52,7 +53,8 @@ def refresh_summaries(
     """Count each block anew from its nodes' rows and the GPUs' frame."""
     counts: dict[str, dict[str, Any]] = {}
     rows = connection.execute(text(_NODES), {"cluster": cluster, "none": UNPLACED}).all()
-    for block, health, service, nodes, gpus, requested, usable, usable_requested in rows:
+    for row in rows:
+        block, health, service, nodes, gpus, requested, usable, usable_requested, probation = row
         into = counts.setdefault(block, _empty())
         into["health"][health] += int(nodes)
         into["service"][service] += int(nodes)
@@ -60,6 +62,7 @@ def refresh_summaries(
         into["gpus_requested"] += int(requested)
         into["gpus_usable"] += int(usable)
         into["gpus_usable_requested"] += int(usable_requested)
+        into["gpus_on_probation"] += int(probation)
     start = 0
     for shown in topology.blocks:
         size = sum(len(rack.nodes) for rack in shown.racks) * topology.slots
@@ -95,6 +98,7 @@ def _empty() -> dict[str, Any]:
         "gpus_requested": 0,
         "gpus_usable": 0,
         "gpus_usable_requested": 0,
+        "gpus_on_probation": 0,
         "gpus_allocated": 0,
         "gpus_by_health": Counter(),
     }

@@ -77,6 +77,7 @@ def _counts(connection: Connection, cluster: str) -> CountsRecord:
         gpus_requested=sum(summary["gpus_requested"] for summary in summaries),
         gpus_usable=usable,
         gpus_free=max(0, usable - usable_requested),
+        gpus_on_probation=sum(summary.get("gpus_on_probation", 0) for summary in summaries),
         jobs_running=_one(
             connection,
             select(func.count()).where(_JOB.c.cluster == cluster, _JOB.c.state == "Running"),

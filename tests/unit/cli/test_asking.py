@@ -267,6 +267,44 @@ def test_what_needs_no_plan_is_asked_at_once(server: V1, pitwall: Run) -> None:
     ]
 
 
+def test_a_repair_and_a_return_are_asked_at_once_and_may_have_no_operation(
+    server: V1, pitwall: Run
+) -> None:
+    noted = request("repair", "accepted")
+    server.on("GET", "requests/repair", (200, noted))
+    server.on("GET", "requests/r-repair", (200, noted))
+    back = request("return", "accepted", operation_id="op-1")
+    server.on("GET", "requests/return", (200, back))
+    server.on("GET", "requests/r-return", (200, back))
+    sent = pitwall("repair", "n1", "n2", "--reason", "GPU 3 is replaced", url=server.url)
+    assert sent.code == 0, sent.err
+    assert "accepted" in sent.out
+    done = pitwall("return", "n1", "--confirm", "n1", "--wait", url=server.url)
+    assert done.code == 0, done.err
+    assert [(body["kind"], body["parameters"]) for body in server.posted()] == [
+        ("repair", {"nodes": ["n1", "n2"], "text": "GPU 3 is replaced"}),
+        ("return", {"nodes": ["n1"], "confirmation": "n1"}),
+    ]
+
+
+@pytest.mark.parametrize("words", [("repair", "n1"), ("repair", "n1", "--reason", " ")])
+def test_a_repair_without_its_reason_is_bad_use_and_asks_nothing(
+    server: V1, pitwall: Run, words: tuple[str, ...]
+) -> None:
+    assert pitwall(*words, url=server.url).code == 2
+    assert server.posted() == []
+
+
+def test_a_return_that_is_refused_says_why_and_ends_with_1(server: V1, pitwall: Run) -> None:
+    said = "n1 is In service: only what is Under repair or on Probation returns."
+    refused = request("return", "refused", refusal=said, refusal_code="conflict")
+    server.on("GET", "requests/return", (200, refused))
+    server.on("GET", "requests/r-return", (200, refused))
+    ended = pitwall("return", "n1", url=server.url)
+    assert ended.code == 1
+    assert said in ended.err
+
+
 def test_a_cancel_that_waits_is_done_when_the_operation_is_cancelled(
     server: V1, pitwall: Run
 ) -> None:

@@ -84,6 +84,7 @@ def test_status_counts_the_fleet_and_names_blind_sources(v1: V1, pitwall: Run) -
             "gpus_requested": 400,
             "gpus_usable": 504,
             "gpus_free": 104,
+            "gpus_on_probation": 8,
             "jobs_running": 5,
             "jobs_at_risk": 1,
             "incidents_open": 1,
@@ -102,7 +103,7 @@ def test_status_counts_the_fleet_and_names_blind_sources(v1: V1, pitwall: Run) -
     v1.on("GET", "status", (200, document))
     ended = pitwall("status", url=v1.url)
     assert "64: 63 Healthy, 1 Failing" in ended.out
-    assert "104 free of 504 usable" in ended.out
+    assert "104 free (8 on probation) of 504 usable" in ended.out
     assert "blind" in ended.out
     assert json.loads(pitwall("status", "-o", "json", url=v1.url).out) == document
 

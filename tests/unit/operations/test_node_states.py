@@ -15,6 +15,7 @@ from app.operations.requests import RequestDesk
 from app.settings import Settings
 from app.store.engine import read, write
 from app.store.reads.fleet import node as read_node
+from app.store.reads.status import status
 from app.store.records import NodeRecord, RequestRecord
 from app.store.requests import request, submit
 from app.store.tables import AuditEntry, Node, OperationNode
@@ -386,3 +387,12 @@ def test_a_planned_reason_ends_with_its_cause(site: Site) -> None:
     assert site.row().planned is not None
     site.show(node("a"))
     assert (site.row().planned, site.row().planned_since) == (None, None)
+
+
+def test_gpus_on_probation_are_free_to_kubernetes_and_counted_apart(site: Site) -> None:
+    site.drained()
+    site.show(node("a"), node("b"), pod("x", "a", gpus=2))
+    site.report()
+    site.show(node("a"), node("b"), pod("x", "a", gpus=2), pod("y", "b", gpus=1))
+    counts = status(site.engine, CLUSTER, site.now).counts
+    assert (counts.gpus_usable, counts.gpus_free, counts.gpus_on_probation) == (16, 13, 6)
