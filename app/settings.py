@@ -64,6 +64,16 @@ class Settings(BaseSettings):
 
     topology_block_label: str = "network.topology.nvidia.com/spine"
     topology_rack_label: str = "network.topology.nvidia.com/leaf"
+    topology_leaf_label: str = Field(
+        default="network.topology.nvidia.com/leaf",
+        description="Node label that names the leaf switch.",
+    )
+    topology_power_label: str | None = Field(
+        default=None, description="Node label that names the power domain, where there is one."
+    )
+    rules: Path | None = Field(
+        default=None, description="Site's thresholds, a TOML file: docs/rules.md."
+    )
 
     silence_seconds: float = Field(
         default=45.0, description="Without a report for so long a node is Unknown."

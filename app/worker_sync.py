@@ -23,6 +23,7 @@ from app.worker_states import NodeState, NodeStates
 from collectors.kubernetes import (
     Holder,
     PlacementKey,
+    TopologyLabels,
     apply_changes,
     job_facts,
     node_facts,
@@ -113,11 +114,7 @@ class ClusterSync:
     def _take_picture(self, view: ClusterView, states: Mapping[str, NodeState]) -> Picture:
         pods = pod_facts(view)
         return picture_of(
-            node_facts(
-                view,
-                block_label=self._settings.topology_block_label,
-                rack_label=self._settings.topology_rack_label,
-            ),
+            node_facts(view, topology_labels(self._settings)),
             pods,
             job_facts(view, pods),
             services={name: state.service for name, state in states.items()},
@@ -150,6 +147,16 @@ class ClusterSync:
         with write(self._engine) as connection:
             touch_kubernetes(connection, self._cluster, view.observed_at)
         self._touched_at = time.monotonic()
+
+
+def topology_labels(settings: Settings) -> TopologyLabels:
+    """The labels by which this site says where a node stands."""
+    return TopologyLabels(
+        block=settings.topology_block_label,
+        rack=settings.topology_rack_label,
+        leaf=settings.topology_leaf_label,
+        power=settings.topology_power_label or "",
+    )
 
 
 def open_holdings(connection: Connection, cluster: str) -> dict[str, Holding]:

@@ -29,7 +29,10 @@ JobState = Literal["Running", "Pending", "Suspended", "Complete", "Failed"]
 
 @dataclass(frozen=True)
 class NodeFact:
-    """What Kubernetes says of a GPU node. block, rack: values of the site's topology labels."""
+    """What Kubernetes says of a GPU node.
+
+    block, rack, leaf, power_domain: values of the site's topology labels.
+    """
 
     name: str
     uid: str
@@ -44,6 +47,18 @@ class NodeFact:
     gpu_requested: int
     operation_id: str | None
     boot_id: str
+    leaf: str | None = None
+    power_domain: str | None = None
+
+
+@dataclass(frozen=True)
+class TopologyLabels:
+    """The labels that say where a node stands; "" where the site has no such label."""
+
+    block: str
+    rack: str
+    leaf: str = ""
+    power: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,16 +136,21 @@ class Holder:
 Placements = Mapping[PlacementKey, Holder]
 
 
-def node_facts(view: ClusterView, *, block_label: str, rack_label: str) -> list[NodeFact]:
-    """One fact a GPU node, by name. A node is one when it has GPUs, or is labelled as having them."""
+def is_gpu_node(node: Node) -> bool:
+    """True for a node that has GPUs, or is labelled as having them."""
+    return GPU_COUNT_LABEL in node.metadata.labels or gpus_allocatable(node) > 0
+
+
+def node_facts(view: ClusterView, labels: TopologyLabels) -> list[NodeFact]:
+    """One fact a GPU node, by name."""
     return [
-        _node_fact(node, view, block_label, rack_label)
+        _node_fact(node, view, labels)
         for _, node in sorted(view.nodes.items())
-        if gpus_allocatable(node) or GPU_COUNT_LABEL in node.metadata.labels
+        if is_gpu_node(node)
     ]
 
 
-def _node_fact(node: Node, view: ClusterView, block_label: str, rack_label: str) -> NodeFact:
+def _node_fact(node: Node, view: ClusterView, places: TopologyLabels) -> NodeFact:
     labels = node.metadata.labels
     said = next((entry for entry in node.status.conditions if entry.type == "Ready"), None)
     ready = is_ready(node)
@@ -139,8 +159,10 @@ def _node_fact(node: Node, view: ClusterView, block_label: str, rack_label: str)
     return NodeFact(
         name=node.metadata.name,
         uid=node.metadata.uid,
-        block=labels.get(block_label),
-        rack=labels.get(rack_label),
+        block=labels.get(places.block),
+        rack=labels.get(places.rack),
+        leaf=labels.get(places.leaf) if places.leaf else None,
+        power_domain=labels.get(places.power) if places.power else None,
         kind=labels.get(GPU_PRODUCT_LABEL),
         ready=ready,
         ready_reason="" if ready else (f"{said.reason}: {said.message}" if said else "no status"),

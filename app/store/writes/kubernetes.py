@@ -23,6 +23,8 @@ _NODE = Upsert(
         "uid",
         "block",
         "rack",
+        "leaf",
+        "power_domain",
         "kind",
         "gpu_count_expected",
         "gpu_allocatable",
@@ -40,11 +42,8 @@ _NODE = Upsert(
         "kubernetes_observed_at",
     ),
     key=("cluster", "name"),
-    updates={
-        "uid": None,
-        "block": None,
-        "rack": None,
-        "kind": None,
+    updates=dict.fromkeys(("uid", "block", "rack", "leaf", "power_domain", "kind"))
+    | {
         "gpu_count_expected": "COALESCE(old.gpu_count_expected, new.gpu_count_expected)",
         "gpu_allocatable": None,
         "gpu_requested": None,
@@ -199,6 +198,8 @@ def _store_nodes(
                 node.fact.uid,
                 node.fact.block,
                 node.fact.rack,
+                node.fact.leaf,
+                node.fact.power_domain,
                 node.fact.kind,
                 node.fact.gpu_count_expected,
                 node.fact.gpu_allocatable,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from collectors.kubernetes import (
     Holder,
     PlacementKey,
+    TopologyLabels,
     apply_changes,
     job_facts,
     node_facts,
@@ -20,7 +21,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def facts_of(view: ClusterView):
-    return {fact.name: fact for fact in node_facts(view, block_label=SPINE, rack_label=LEAF)}
+    labels = TopologyLabels(block=SPINE, rack=LEAF, leaf=LEAF, power="site.example/pdu")
+    return {fact.name: fact for fact in node_facts(view, labels)}
 
 
 def test_a_node_is_told_with_its_place_its_gpus_and_who_holds_it():
@@ -29,7 +31,7 @@ def test_a_node_is_told_with_its_place_its_gpus_and_who_holds_it():
         "n",
         gpus=7,
         unschedulable=True,
-        labels={SPINE: "s1", LEAF: "l1"},
+        labels={SPINE: "s1", LEAF: "l1", "site.example/pdu": "pdu-4"},
         annotations={OPERATION_ANNOTATION: hold},
     )
     pods = [
@@ -38,9 +40,16 @@ def test_a_node_is_told_with_its_place_its_gpus_and_who_holds_it():
         make_pod("ending", node="n", gpus=1, deletion="2026-03-01T00:00:00Z"),
     ]
     fact = facts_of(view_of(nodes=[node], pods=pods))["n"]
-    assert (fact.block, fact.rack) == ("s1", "l1")
+    assert (fact.block, fact.rack, fact.leaf, fact.power_domain) == ("s1", "l1", "l1", "pdu-4")
     assert (fact.gpu_count_expected, fact.gpu_allocatable, fact.gpu_requested) == (8, 7, 5)
     assert (fact.ready, fact.unschedulable, fact.operation_id) == (True, True, "op-1")
+
+
+def test_a_node_without_a_label_for_its_power_domain_has_none():
+    (fact,) = node_facts(
+        view_of(nodes=[make_node("n", labels={"": "odd"})]), TopologyLabels(block=SPINE, rack=LEAF)
+    )
+    assert (fact.leaf, fact.power_domain) == (None, None)
 
 
 def test_a_node_that_is_not_ready_says_why():

@@ -33,6 +33,8 @@ def node(name: str, **fields: object) -> NodeFact:
         gpu_requested=8,
         operation_id=None,
         boot_id="boot",
+        leaf="l1",
+        power_domain="pdu-1",
     )
     return replace(fact, **fields)  # type: ignore[arg-type]
 
@@ -94,6 +96,9 @@ def test_whole_picture_is_stored(engine: Engine) -> None:
     store(engine, changes_between(None, picture()))
     first, second = fleet.nodes(engine, "c")
     assert (first.name, first.block, first.rack, first.gpu_allocatable) == ("n1", "b1", "r1", 8)
+    with read(engine) as connection:
+        places = connection.execute(text("SELECT name, leaf, power_domain FROM node ORDER BY name"))
+        assert [tuple(row) for row in places] == [("n1", "l1", "pdu-1"), ("n2", "l1", "pdu-1")]
     assert (first.health, first.health_reason, first.service) == (
         "Unknown",
         "no report yet",
