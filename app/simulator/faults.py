@@ -175,6 +175,7 @@ class Faults:
                 _lose(device)
             elif kind in GPU_AILMENTS:
                 _sicken(device, kind)
+                device.ailing_since = self._clock.now().timestamp()
             else:
                 _contain(device)
         fault: dict[str, Any] = {"node": node, "kind": kind, "gpu": index}

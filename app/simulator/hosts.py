@@ -47,6 +47,7 @@ class Gpu:
     recovery_action: int = 0
     last_xid: int = 0
     ailments: Ailments = field(default_factory=dict)
+    ailing_since: float = 0.0  # seconds since the epoch
 
 
 @dataclass

@@ -12,7 +12,13 @@ from urllib.parse import parse_qsl
 from app.simulator.api.request import Request, Response, json_response
 from app.simulator.asgi import Application, application_of
 from app.simulator.hosts import Gpu, Host
-from app.simulator.promql import QueryInvalid, Selector, parse_query, parse_selector
+from app.simulator.promql import (
+    QueryInvalid,
+    Selector,
+    Timestamp,
+    parse_query,
+    parse_selector,
+)
 from app.simulator.simulation import Simulation
 from app.simulator.telemetry import METRICS, moment_of
 
@@ -109,9 +115,18 @@ class PrometheusFace:
             if not selectors or any(one.holds(labels) for one in selectors):
                 yield labels, value
 
-    def _matching(self, selector: Selector) -> Iterator[tuple[Labels, Callable[[float], float]]]:
+    def _matching(
+        self, found: Selector | Timestamp
+    ) -> Iterator[tuple[Labels, Callable[[float], float]]]:
+        selector = found.of if isinstance(found, Timestamp) else found
         for labels, value in self._all(selector.name()):
-            if selector.holds(labels):
+            if not selector.holds(labels):
+                continue
+            if isinstance(found, Timestamp):
+                # Its sensors are read as they are asked for.
+                del labels["__name__"]
+                yield labels, lambda at: at
+            else:
                 yield labels, value
 
     def _all(self, name: str | None) -> Iterator[tuple[Labels, Callable[[float], float]]]:
@@ -125,8 +140,15 @@ class PrometheusFace:
                 continue
             for metric in METRICS if name is None else [name] if name in METRICS else []:
                 for gpu in host.gpus:
-                    if not gpu.lost or metric == "DCGM_FI_DEV_XID_ERRORS":
+                    if is_shown(metric, gpu):
                         yield _gpu_labels(metric, host, gpu), _reader(metric, gpu)
+
+
+def is_shown(metric: str, gpu: Gpu) -> bool:
+    """Whether the exporter has a series for this GPU: one that is lost keeps its last XID alone."""
+    if "gone" in gpu.ailments:
+        return False
+    return not gpu.lost or (metric == "DCGM_FI_DEV_XID_ERRORS" and gpu.last_xid != 0)
 
 
 def _constant(value: float) -> Callable[[float], float]:

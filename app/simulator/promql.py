@@ -1,4 +1,4 @@
-"""The part of PromQL that the Prometheus face reads: a selector of instant vectors, or a number."""
+"""The part of PromQL that the Prometheus face reads: selectors, timestamp() of one, numbers."""
 
 import re
 from collections.abc import Mapping
@@ -57,12 +57,24 @@ _MATCHER = re.compile(
 )
 
 
-def parse_query(text: str) -> Selector | float:
-    """Read a query. Raises QueryInvalid for what is not a selector or a number."""
+@dataclass(frozen=True)
+class Timestamp:
+    """The function timestamp over a selector: when each sample was scraped."""
+
+    of: Selector
+
+
+_TIMESTAMP = re.compile(r"^\s*timestamp\s*\((?P<selector>.*)\)\s*$", re.DOTALL)
+
+
+def parse_query(text: str) -> Selector | Timestamp | float:
+    """Read a query. Raises QueryInvalid for what is not a selector, its timestamp() or a number."""
     try:
         return float(text)
     except ValueError:
-        return parse_selector(text)
+        pass
+    function = _TIMESTAMP.match(text)
+    return Timestamp(parse_selector(function["selector"])) if function else parse_selector(text)
 
 
 def parse_selector(text: str) -> Selector:
