@@ -13,6 +13,7 @@ LOOK_UP = "Look the code up in NVIDIA's XID catalogue; it is not one this releas
 INSPECT_HARDWARE = (
     "Drain the node and have the machine inspected: what it was asked to do no longer helps."
 )
+INSPECT_NODE = "Drain the node, then see what its health agent found and what it asks for."
 SEND_IN = "Drain the node and send the board in."
 COOL = (
     "Check the machine's fans, airflow and inlet temperature; drain it when the margin is used up."

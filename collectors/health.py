@@ -18,6 +18,7 @@ from collectors.readings import GPU_IS_LOST, RESET_REQUIRED, GpuReading
 from collectors.report import Finding, NvmlState
 from collectors.rule import SEVERITY_RANK, Rule, describe
 from collectors.rules_gpu import GPU_RULES as _DEVICE_RULES
+from collectors.rules_kubernetes import KUBERNETES_RULES
 from collectors.rules_links import LINK_RULES, USE_RULES
 from collectors.rules_node import NODE_RULES
 from collectors.rules_port import PORT_RULES
@@ -25,6 +26,7 @@ from collectors.rules_port import PORT_RULES
 __all__ = [
     "BUILT_IN",
     "GPU_RULES",
+    "KUBERNETES_RULES",
     "NODE_RULES",
     "PORT_RULES",
     "RULES",
@@ -47,21 +49,27 @@ Health = Literal["Healthy", "Degraded", "Failing", "Unknown"]
 UNREACHABLE_CODES = (GPU_IS_LOST, RESET_REQUIRED)
 
 GPU_RULES: tuple[Rule, ...] = (*_DEVICE_RULES, *LINK_RULES, *USE_RULES)
-RULES: tuple[Rule, ...] = (*GPU_RULES, *NODE_RULES, *PORT_RULES)
+RULES: tuple[Rule, ...] = (*GPU_RULES, *NODE_RULES, *PORT_RULES, *KUBERNETES_RULES)
 
 
 @dataclass(frozen=True)
 class RuleSet:
-    """The rules that judge a node, by what they look at."""
+    """The rules that judge, by what they look at; `kubernetes` by what is known centrally."""
 
     gpu: tuple[Rule, ...] = GPU_RULES
     node: tuple[Rule, ...] = NODE_RULES
     port: tuple[Rule, ...] = PORT_RULES
+    kubernetes: tuple[Rule, ...] = KUBERNETES_RULES
 
     @cached_property
     def names(self) -> frozenset[str]:
         """The names of all of them."""
-        return frozenset(rule.name for rule in (*self.gpu, *self.node, *self.port))
+        return frozenset(rule.name for rule in self.all)
+
+    @property
+    def all(self) -> tuple[Rule, ...]:
+        """All of them, in the order of the table."""
+        return (*self.gpu, *self.node, *self.port, *self.kubernetes)
 
 
 BUILT_IN = RuleSet()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from collectors.conditions import Condition, Read, judge_all
 from collectors.report import Severity
 
-Scope = Literal["gpu", "node", "port"]
+Scope = Literal["gpu", "node", "port", "condition", "job"]
 
 SEVERITY_RANK: Mapping[str, int] = {
     "info": 0,

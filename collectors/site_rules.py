@@ -101,7 +101,12 @@ def apply_settings(document: Mapping[str, Any]) -> RuleSet:
             if entries.get(rule.name, {}).get("enabled", True) is not False
         )
 
-    return RuleSet(gpu=adapt(BUILT_IN.gpu), node=adapt(BUILT_IN.node), port=adapt(BUILT_IN.port))
+    return RuleSet(
+        gpu=adapt(BUILT_IN.gpu),
+        node=adapt(BUILT_IN.node),
+        port=adapt(BUILT_IN.port),
+        kubernetes=adapt(BUILT_IN.kubernetes),
+    )
 
 
 def _adapt(rule: Rule, settings: Mapping[str, Any]) -> Rule:

@@ -187,10 +187,25 @@ class PodSpec(Narrow, frozen=True):
     scheduling_gates: tuple[Any, ...] = ()
 
 
+class Terminated(Narrow, frozen=True):
+    """How a container ended; `exit_code` 128 + n is by signal n."""
+
+    exit_code: int = 0
+    reason: str = ""
+    finished_at: datetime | None = None
+
+
+class RunState(Narrow, frozen=True):
+    """Whether a container waits, runs or has ended; only the end is read."""
+
+    terminated: Terminated | None = None
+
+
 class ContainerState(Narrow, frozen=True):
     name: str = ""
     ready: bool = False
     restart_count: int = 0
+    state: RunState = RunState()
     container_id: str = msgspec.field(name="containerID", default="")
 
 
@@ -348,7 +363,12 @@ def gpu_request(pod: Pod) -> int:
 
 def gpus_allocatable(node: Node) -> int:
     """GPUs that the node offers to pods; 0 where the device plugin has not reported any."""
-    amount = node.status.allocatable.get(GPU_RESOURCE, 0)
+    return gpus_in(node.status.allocatable)
+
+
+def gpus_in(amounts: Mapping[str, str | int]) -> int:
+    """GPUs among these amounts of resources; 0 where they name none."""
+    amount = amounts.get(GPU_RESOURCE, 0)
     return int(parse_quantity(amount)) if amount else 0
 
 

@@ -16,6 +16,8 @@ import pytest
 import collectors.health
 from collectors.conditions import Condition, Field
 from collectors.health import BUILT_IN, RULES, NodeFacts, node_health
+from collectors.job_interruptions import JOB_FIELDS
+from collectors.node_conditions import FIELD_OF_TYPE, OTHER, TAINTED
 from collectors.ports import PORT_FIELDS
 from collectors.readings import GpuReading, PortReading
 from collectors.report import Finding, NvmlState
@@ -51,12 +53,16 @@ SEVERITIES = {
         *("pcie-width-low", "gpu-held-idle", "gpu-process-stray", "nvml-silent"),
         *("allocatable-below-capacity", "capacity-below-nvml", "ready-with-fatal-gpu"),
         "infiniband-port-flaps",
+        *("node-pressure", "node-problem-frequent-restarts", "node-problem-gpu-degraded"),
+        *("node-problem-other", "node-tainted", "job-interrupted"),
     },
     "critical": {
         *("gpu-unreadable", "recovery-reset", "temperature-margin-gone", "slowdown-hardware"),
         *("slowdown-thermal", "power-brake", "ecc-uncorrected", "ecc-off", "remapped-rows"),
         *("nvlink-down", "nvlink-crc", "fabric-incomplete", "fabric-failed"),
         "infiniband-port-down",
+        *("node-not-ready", "node-network-unavailable", "node-problem-kernel-deadlock"),
+        *("node-problem-readonly-filesystem", "node-problem-gpu"),
     },
     "fatal": {"gpu-lost", "gpu-reset-required", "recovery-reboot", "remap-failure", "gpu-count"},
 }
@@ -65,6 +71,8 @@ KNOWN_FIELDS = {
     "gpu": {*GpuReading.__struct_fields__, *ADDED_FIELDS},
     "node": set(NodeFacts.__struct_fields__),
     "port": {*PortReading.__struct_fields__, *PORT_FIELDS},
+    "condition": {*FIELD_OF_TYPE.values(), OTHER, TAINTED, "type", "why", "since"},
+    "job": {*JOB_FIELDS},
 }
 
 
@@ -107,7 +115,7 @@ def test_the_table_of_rules_is_whole_and_graded_as_the_domain_grades_it() -> Non
     assert found == SEVERITIES
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all(rule.source and rule.action for rule in RULES)
-    assert (*BUILT_IN.gpu, *BUILT_IN.node, *BUILT_IN.port) == RULES
+    assert BUILT_IN.all == RULES
 
 
 def test_every_table_of_rules_in_a_file_of_rules_is_registered() -> None:
