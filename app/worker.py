@@ -23,9 +23,13 @@ from app.operations.requests import RequestDesk
 from app.settings import Settings
 from app.store.engine import check_schema, open_store
 from app.worker_chores import Chores
-from app.worker_sources import Source, SourceBoard, answering_source, kubernetes_source
+from app.worker_dcgm import DcgmWatch
+from app.worker_kubernetes_findings import KubernetesFindings
+from app.worker_sources import Source, SourceBoard, kubernetes_source
 from app.worker_sync import ClusterSync
-from collectors.prometheus import DcgmSource
+from collectors.errors import RulesError
+from collectors.health import BUILT_IN, RuleSet
+from collectors.site_rules import load_rules
 from k8s.client import Connection, connect
 from k8s.errors import ConfigurationError
 from k8s.view import ClusterWatcher
@@ -40,6 +44,7 @@ THREADS = 8
 REQUESTS_SECONDS = 0.2
 OPERATIONS_SECONDS = 0.5
 SYNC_SECONDS = 1.0
+KUBERNETES_SECONDS = 2.0
 CHORES_SECONDS = 2.0
 SOURCES_SECONDS = 2.0
 PROMETHEUS_SECONDS = 15.0
@@ -62,6 +67,7 @@ class Worker:
         watching: Connection,
         acting: Connection,
         clock: Callable[[], datetime] = utc_now,
+        rules: RuleSet = BUILT_IN,
     ) -> None:
         """watching: for lists and watches; acting: for calls, with time-outs within the lease's margin."""
         self.settings = settings
@@ -79,11 +85,14 @@ class Worker:
             clock=clock,
         )
         self.sync = ClusterSync(engine, settings=settings, watcher=self.watcher, clock=clock)
+        self.kubernetes = KubernetesFindings(
+            engine, settings=settings, watcher=self.watcher, clock=clock, rules=rules
+        )
         self.chores = Chores(engine, settings=settings, clock=clock)
         self._board = SourceBoard(engine, settings.cluster, clock=clock)
         self._clock = clock
-        self._prometheus = (
-            DcgmSource(settings.prometheus_url) if settings.prometheus_url is not None else None
+        self.dcgm = DcgmWatch(
+            engine, settings=settings, view=self.watcher.view, board=self._board, clock=clock
         )
         self._active = False
         self._failing: dict[str, str] = {}
@@ -108,9 +117,10 @@ class Worker:
             ("requests", self.desk.tick, REQUESTS_SECONDS),
             ("operations", self.reconciler.tick, OPERATIONS_SECONDS),
             ("sync", self._when_active(self.sync.tick), SYNC_SECONDS),
+            ("kubernetes", self._when_active(self.kubernetes.tick), KUBERNETES_SECONDS),
             ("chores", self._when_active(self.chores.tick), CHORES_SECONDS),
             ("sources", self._when_active(self._show_sources), SOURCES_SECONDS),
-            ("prometheus", self._when_active(self._ask_prometheus), PROMETHEUS_SECONDS),
+            ("prometheus", self._when_active(self.dcgm.tick), PROMETHEUS_SECONDS),
             ("retention", self._when_active(self.chores.retain), RETENTION_SECONDS),
         ):
             self._scheduler.add_job(
@@ -128,8 +138,7 @@ class Worker:
         self.reconciler.close()
         self._guarded("lease", self.lease.give_back)()
         self.watcher.stop()
-        if self._prometheus is not None:
-            self._prometheus.close()
+        self._guarded("prometheus", self.dcgm.close)()
 
     def _renew(self) -> None:
         active = self.lease.renew() is not None
@@ -137,6 +146,8 @@ class Worker:
             log.info("worker is active" if active else "worker stands by")
             self._active = active
             self.sync.forget()
+            self.kubernetes.forget()
+            self.dcgm.forget()
 
     def _when_active(self, call: Callable[[], object]) -> Callable[[], object]:
         return lambda: call() if self.lease.held() is not None else None
@@ -172,23 +183,18 @@ class Worker:
         worker = Source("worker", "late" if failing else "ok", failing, now)
         self._board.show([kubernetes_source(self.watcher, now), worker])
 
-    def _ask_prometheus(self) -> None:
-        if self._prometheus is None:
-            return
-        before = self._board.last_ok_at("prometheus")
-        answers = self._prometheus.is_answering()
-        self._board.show(
-            [answering_source("prometheus", answers, before=before, now=self._clock())]
-        )
-
 
 def run(settings: Settings) -> None:
     """Runs a worker until SIGINT or SIGTERM.
 
-    Raises SettingsError when the kubeconfig can't be used, StoreError when the store is not of this release.
+    Raises SettingsError when the kubeconfig or the site's rules can't be used, StoreError when the store is not of this release.
     """
     engine = open_store(settings.store_url)
     check_schema(engine)
+    try:
+        rules = load_rules(settings.rules)
+    except RulesError as error:
+        raise SettingsError(str(error)) from error
     try:
         watching = connect(settings.kubeconfig)
         acting = connect(
@@ -198,7 +204,7 @@ def run(settings: Settings) -> None:
         )
     except ConfigurationError as error:
         raise SettingsError(str(error)) from error
-    worker = Worker(settings, engine=engine, watching=watching, acting=acting)
+    worker = Worker(settings, engine=engine, watching=watching, acting=acting, rules=rules)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -44,12 +44,14 @@ def kubernetes_source(watcher: ClusterWatcher, now: datetime) -> Source:
     return Source("kubernetes", "late" if failures else "ok", said, heard_at)
 
 
-def answering_source(name: str, answers: bool, *, before: datetime | None, now: datetime) -> Source:
+def answering_source(
+    name: str, answers: bool, *, before: datetime | None, now: datetime, message: str
+) -> Source:
     """A source that is asked: ok while it answers, late for 45 s after it last did, then blind."""
     if answers:
-        return Source(name, "ok", "", now)
+        return Source(name, "ok", message, now)
     lately = before is not None and (now - before).total_seconds() <= BLIND_SECONDS
-    return Source(name, "late" if lately else "blind", "it does not answer", before)
+    return Source(name, "late" if lately else "blind", message, before)
 
 
 class SourceBoard:

@@ -7,7 +7,7 @@ for all. Needs numpy, which the agent does not have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class ColumnJudge:
         What is not known neither opens nor closes. A GPU that is no longer among the keys is
         forgotten, its open rules with it: that it is missing is another rule's to say.
         """
-        self._keep(tuple(keys))
+        self.keep(keys)
         changes: list[Change] = []
         for rule in self._rules:
             held, refuted = rule.judge(columns.get)
@@ -74,6 +74,26 @@ class ColumnJudge:
     def open_keys(self, name: str) -> list[str]:
         """Return the GPUs on which a rule is open."""
         return [self._keys[place] for place in np.flatnonzero(self._states[name].open)]
+
+    def adopt(self, opened: Iterable[tuple[str, str, float]], *, at_seconds: float) -> None:
+        """Take as open (rule, GPU, since) what was so before a restart, of GPUs among the keys.
+
+        What then is known not to hold closes as if it had held until now.
+        """
+        place_of = {key: place for place, key in enumerate(self._keys)}
+        for name, key, since_seconds in opened:
+            state, place = self._states.get(name), place_of.get(key)
+            if state is not None and place is not None:
+                state.open[place] = True
+                state.since[place], state.last_true[place] = since_seconds, at_seconds
+
+    def close(self, closed: Iterable[tuple[str, str]]) -> None:
+        """Take (rule, GPU) as closed, as a person said. A fault still there opens anew."""
+        places = {key: place for place, key in enumerate(self._keys)}
+        for name, key in closed:
+            if name in self._states and key in places:
+                self._states[name].open[places[key]] = False
+                self._states[name].since[places[key]] = np.nan
 
     def _apply(
         self, rule: Rule, state: _State, held: Mask, refuted: Mask, *, at: float
@@ -100,22 +120,32 @@ class ColumnJudge:
         spread: Mask = np.broadcast_to(np.asarray(mask, dtype=bool), len(self._keys))
         return spread
 
-    def _keep(self, keys: tuple[str, ...]) -> None:
+    def keep(self, keys: Sequence[str]) -> None:
+        """Judge these GPUs from here on; what is known of those that stay stays."""
+        keys = tuple(keys)
         if keys == self._keys and self._states:
             return
-        before = {key: place for place, key in enumerate(self._keys)}
-        places = np.array([before.get(key, -1) for key in keys], dtype=np.intp)
-        known = places >= 0
+        places = find_places(self._keys, keys)
         for rule in self._rules:
-            fresh = _State(
-                since=np.full(len(keys), np.nan),
-                last_true=np.full(len(keys), np.nan),
-                open=np.zeros(len(keys), dtype=bool),
-            )
             old = self._states.get(rule.name)
-            if old is not None:
-                fresh.since[known] = old.since[places[known]]
-                fresh.last_true[known] = old.last_true[places[known]]
-                fresh.open[known] = old.open[places[known]]
-            self._states[rule.name] = fresh
+            before = old or _State(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
+            self._states[rule.name] = _State(
+                since=take_places(before.since, places, np.nan),
+                last_true=take_places(before.last_true, places, np.nan),
+                open=take_places(before.open, places, False),
+            )
         self._keys = keys
+
+
+def find_places(before: Sequence[str], keys: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Return for each of `keys` its place in `before`, -1 where it was not there."""
+    place_of = {key: place for place, key in enumerate(before)}
+    return np.array([place_of.get(key, -1) for key in keys], dtype=np.intp)
+
+
+def take_places(column: Any, places: npt.NDArray[np.intp], new: Any) -> Any:
+    """Return the column in another order, `new` where a place is -1."""
+    taken = np.full(len(places), new, dtype=column.dtype)
+    known = places >= 0
+    taken[known] = column[places[known]]
+    return taken

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from collectors.readings import GpuReading
 from collectors.rules_gpu import HARDWARE_SLOWDOWN_BIT, HARDWARE_THERMAL_BIT, POWER_BRAKE_BIT
@@ -71,6 +72,25 @@ WHY_UNKNOWN = {
 """Why each of them is not known of a reading that stands alone."""
 
 
+def find_rise(before: Any, value: Any) -> Any:
+    """Return by how much a counter rose, 0 where it fell: it began anew.
+
+    One number, or arrays of them (collectors/column_trends.py), in which NaN stays NaN.
+    """
+    return (value - before) * (value > before)
+
+
+def scale_rise(rise: Rise, risen: Any) -> Any:
+    """Return what the rules read of a rise within its window: one number, or an array."""
+    share = rise.per_seconds / rise.window_seconds
+    return risen if share == 1 else risen * share
+
+
+def pass_minutes(bits: Any, passed: int) -> Any:
+    """Return the last ten minutes' bits once `passed` more are over, or the clock was put back."""
+    return (bits << passed) & MINUTES_KEPT if 0 <= passed <= 10 else bits & 0
+
+
 class Counter:
     """One counter: its last value and when it rose by how much, within the window."""
 
@@ -88,8 +108,9 @@ class Counter:
         self.last = value
         if before is None:
             return None
-        if value > before:
-            self.steps.append((at, value - before))
+        risen = find_rise(before, value)
+        if risen:
+            self.steps.append((at, risen))
         if not self.steps:
             return 0
         # A clock that was put back leaves steps of the future: they are not within the window.
@@ -110,8 +131,7 @@ class Minutes:
         """Return the number of distinct minutes of the last ten in which it was seen."""
         minute = int(at // MINUTE_SECONDS)
         if minute != self._minute:
-            passed = minute - self._minute
-            self._bits = (self._bits << passed) & MINUTES_KEPT if 0 < passed <= 10 else 0
+            self._bits = pass_minutes(self._bits, minute - self._minute)
             self._minute = minute
         if seen:
             self._bits |= 1
@@ -168,8 +188,7 @@ def _observe_one(trend: _Trend, gpu: GpuReading, at: float) -> dict[str, float |
             getattr(gpu, rise.counter), at=at, window_seconds=rise.window_seconds
         )
         if risen is not None:
-            share = rise.per_seconds / rise.window_seconds
-            values[rise.adds] = risen if share == 1 else risen * share
+            values[rise.adds] = scale_rise(rise, risen)
     reasons = gpu.clocks_event_reasons
     if reasons is not None:
         for (name, bit), minutes in zip(REASON_MINUTES.items(), trend.minutes, strict=True):

@@ -23,10 +23,9 @@ from app.ingest.errors import Refusal, unavailable
 from app.ingest.metrics import IngestMetrics
 from app.store.engine import write
 from app.store.failures import StoreRefused
-from app.store.frames import refresh_frames, update_frames
+from app.store.frame_buffer import FrameBuffer
 from app.store.history import HistoryBuffer
 from app.store.sources import note_agents, note_source
-from app.store.writes.gpus import GpuRows
 from app.store.writes.reports import Stored, store_reports
 from app.store.writes.streams import Outcome
 from collectors.report import Report
@@ -43,8 +42,6 @@ MOST_WAITING = 20_000
 """Reports held while the store is slow: of 8 GPUs each about 200 MB. More are answered 503."""
 
 LARGEST_BATCH = 10_000
-MOST_BATCHES_HELD = 600
-"""Batches whose frames wait while they can't be written; beyond, the frames are made anew from the rows."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +77,7 @@ class ReportWriter:
         self._now = now
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(MOST_WAITING)
         self._history = HistoryBuffer(cluster)
-        self._health: dict[str, str] = {}
-        self._gpu_rows: list[GpuRows] = []
-        self._whole_frames = False
+        self._frames = FrameBuffer()
         self._frames_at = 0.0
         self._sources_at = 0.0
         self._troubled: set[str] = set()
@@ -157,7 +152,7 @@ class ReportWriter:
     def _due_in(self) -> float:
         now = time.monotonic()
         due = self._sources_at + SOURCES_SECONDS
-        if self._health:
+        if self._frames.waits:
             due = min(due, self._frames_at + FRAMES_SECONDS)
         return max(0.001, due - now)
 
@@ -217,18 +212,16 @@ class ReportWriter:
     def _keep(self, stored: Stored) -> None:
         """Hold what frames and history need until they are due."""
         self._metrics.gpus.inc(len(stored.gpu_rows.rows))
-        self._health.update(stored.health)
-        if stored.gpu_rows.nodes:
-            self._gpu_rows.append(stored.gpu_rows)
-        if len(self._gpu_rows) > MOST_BATCHES_HELD:
-            self._gpu_rows, self._whole_frames = [], True
+        self._frames.keep(stored)
         self._history.fold(stored.accepted)
 
     def _follow_up(self, *, final: bool) -> None:
         now = time.monotonic()
-        if self._health and (final or now - self._frames_at >= FRAMES_SECONDS):
+        if self._frames.waits and (final or now - self._frames_at >= FRAMES_SECONDS):
             self._frames_at = now
-            self._try("frames", self._write_frames)
+            self._try(
+                "frames", lambda: self._frames.flush(self._engine, self._cluster, self._now())
+            )
         if final or now - self._sources_at >= SOURCES_SECONDS:
             self._sources_at = now
             self._try("sources", self._write_sources)
@@ -236,17 +229,6 @@ class ReportWriter:
             self._try(
                 "history", lambda: self._history.flush(self._engine, self._now(), final=final)
             )
-
-    def _write_frames(self) -> None:
-        now = self._now()
-        with write(self._engine) as connection:
-            if self._whole_frames:
-                refresh_frames(connection, self._cluster, now, whole=True)
-            else:
-                update_frames(
-                    connection, self._cluster, now, health=self._health, gpu_rows=self._gpu_rows
-                )
-        self._health, self._gpu_rows, self._whole_frames = {}, [], False
 
     def _write_sources(self) -> None:
         now = self._now()

@@ -1,4 +1,4 @@
-"""dcgm-exporter's series into partial readings: what is not there is unknown."""
+"""dcgm-exporter's series into columns and readings: what is not there is unknown."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
+from collectors.dcgm_columns import DcgmTable, read_table
+from collectors.dcgm_labels import find_driver, find_owner
+from collectors.dcgm_readings import make_readings
 from collectors.errors import SourceError
-from collectors.prometheus import DcgmNode, DcgmSource, find_new_xids, find_owner, read_nodes
-from collectors.readings import PodReference
+from collectors.prometheus import DcgmSource
+from collectors.readings import GpuReading, PodReference
 from tests.captures import RECORDED
 
 EXCERPTS = Path(__file__).parents[2] / "data" / "dcgm-exporter" / "vectors.json"
@@ -67,18 +71,38 @@ def prometheus() -> Iterator[Prometheus]:
     made.server.server_close()
 
 
+def readings_of(table: DcgmTable) -> dict[str, list[GpuReading]]:
+    """The readings of each host in the order of their indices."""
+    return {
+        host: sorted(make_readings(table, places), key=lambda gpu: gpu.index or 0)
+        for host, places in table.places.items()
+    }
+
+
+def comparable(table: DcgmTable) -> tuple[object, ...]:
+    """A table without what depends on the order of its metrics or the moment of the question."""
+    columns = {name: column.tolist() for name, column in table.columns.items()}
+    return (
+        readings_of(table),
+        table.is_there.tolist(),
+        np.nan_to_num(table.xids, nan=-1).tolist(),
+        sorted(columns),
+    )
+
+
 @pytest.fixture
-def nodes() -> dict[str, DcgmNode]:
-    return read_nodes(VECTORS)
+def nodes() -> dict[str, list[GpuReading]]:
+    return readings_of(read_table(VECTORS))
 
 
 def test_units_are_converted_and_the_two_spellings_of_the_host_are_one(
-    nodes: dict[str, DcgmNode],
+    nodes: dict[str, list[GpuReading]],
 ) -> None:
     assert sorted(nodes) == ["node-1", "node-2"]
-    node = nodes["node-2"]
-    assert (node.driver_version, len(node.gpus)) == ("580.105.08", 2)
-    gpu = node.gpus[0]
+    table = read_table(VECTORS)
+    assert {find_driver(labels) for labels in table.labels} == {"580.105.08"}
+    assert len(nodes["node-2"]) == 2
+    gpu = nodes["node-2"][0]
     assert (gpu.uuid, gpu.index, gpu.pci_bus_id) == ("GPU-node-2-0", 0, "0000:53:00.0")
     assert (gpu.temperature_celsius, gpu.power_watts) == (30.0, 113.611)
     assert (gpu.gpu_utilization_ratio, gpu.sm_clock_hertz) == (0.87, 1_980_000_000)
@@ -88,8 +112,8 @@ def test_units_are_converted_and_the_two_spellings_of_the_host_are_one(
     assert gpu.remap_failure is False
 
 
-def test_what_is_missing_says_why_and_is_never_zero(nodes: dict[str, DcgmNode]) -> None:
-    first, second = nodes["node-1"].gpus
+def test_what_is_missing_says_why_and_is_never_zero(nodes: dict[str, list[GpuReading]]) -> None:
+    first, second = nodes["node-1"]
     assert second.memory_utilization_ratio is None
     assert second.missing["memory_utilization_ratio"] == "no series for this GPU"
     assert second.memory_temperature_celsius is None
@@ -101,8 +125,8 @@ def test_what_is_missing_says_why_and_is_never_zero(nodes: dict[str, DcgmNode]) 
     assert first.missing["nvlink_active_links"] == "not scraped"
 
 
-def test_the_exporters_own_pod_owns_no_gpu(nodes: dict[str, DcgmNode]) -> None:
-    owners = {gpu.uuid: gpu.allocated_to for node in nodes.values() for gpu in node.gpus}
+def test_the_exporters_own_pod_owns_no_gpu(nodes: dict[str, list[GpuReading]]) -> None:
+    owners = {gpu.uuid: gpu.allocated_to for gpus in nodes.values() for gpu in gpus}
     assert owners == {
         "GPU-node-1-0": (PodReference("training", "rank-0-abcde", "main"),),
         "GPU-node-1-1": (),
@@ -130,22 +154,6 @@ def test_the_owner_is_read_whether_labels_are_honoured_or_not(
     assert find_owner(labels) == owner
 
 
-def test_the_xid_gauge_tells_by_change_alone(nodes: dict[str, DcgmNode]) -> None:
-    node = nodes["node-1"]
-    assert node.last_xids == {"GPU-node-1-0": 0, "GPU-node-1-1": 13}
-
-    def events(before: dict[str, int]) -> list[tuple[int, str | None]]:
-        return [
-            (event.xid, event.gpu_uuid)
-            for event in find_new_xids(before, node, new_id=lambda: "id")
-        ]
-
-    assert events({}) == [], "a level that was there before us says nothing"
-    assert events({"GPU-node-1-0": 0, "GPU-node-1-1": 13}) == []
-    assert events({"GPU-node-1-0": 0, "GPU-node-1-1": 0}) == [(13, "GPU-node-1-1")]
-    assert events({"GPU-node-1-0": 31, "GPU-node-1-1": 13}) == [], "a gauge that was reset"
-
-
 @pytest.mark.parametrize(
     "sample",
     [
@@ -153,17 +161,16 @@ def test_the_xid_gauge_tells_by_change_alone(nodes: dict[str, DcgmNode]) -> None
         {"metric": None, "value": [1, "2"]},
         {"metric": {"Hostname": "n"}, "value": [1, "2"]},
         {"metric": {"UUID": "GPU-1"}, "value": [1, "2"]},
-        {"metric": {"Hostname": "n", "UUID": "GPU-1", "GPU_I_ID": "3"}, "value": [1, "2"]},
     ],
 )
 def test_series_of_no_whole_gpu_are_passed_over(sample: dict[str, Any]) -> None:
-    assert read_nodes({"DCGM_FI_DEV_GPU_TEMP": [sample]}) == {}
+    assert read_table({"DCGM_FI_DEV_GPU_TEMP": [sample]}).keys == ()
 
 
 @pytest.mark.parametrize("value", [None, [], [1], [1, "x"], [1, None], "text"])
 def test_a_value_that_is_no_number_is_unknown(value: object) -> None:
     sample = {"metric": {"Hostname": "n", "UUID": "GPU-1"}, "value": value}
-    gpu = read_nodes({"DCGM_FI_DEV_GPU_TEMP": [sample]})["n"].gpus[0]
+    gpu = readings_of(read_table({"DCGM_FI_DEV_GPU_TEMP": [sample]}))["n"][0]
     assert gpu.temperature_celsius is None
     assert gpu.missing["temperature_celsius"] == "not a number"
 
@@ -171,16 +178,110 @@ def test_a_value_that_is_no_number_is_unknown(value: object) -> None:
 @pytest.mark.parametrize("value", ["-5", "250"])
 def test_an_implausible_value_is_dropped_with_its_reason(value: str) -> None:
     sample = {"metric": {"Hostname": "n", "UUID": "GPU-1"}, "value": [1, value]}
-    gpu = read_nodes({"DCGM_FI_DEV_GPU_UTIL": [sample]})["n"].gpus[0]
+    gpu = readings_of(read_table({"DCGM_FI_DEV_GPU_UTIL": [sample]}))["n"][0]
     assert gpu.gpu_utilization_ratio is None
     assert gpu.missing["gpu_utilization_ratio"].startswith("implausible")
 
 
-def test_the_source_reads_over_http(prometheus: Prometheus, nodes: dict[str, DcgmNode]) -> None:
+def test_a_gpu_cut_by_mig_is_there_and_its_instances_values_are_not_its_own() -> None:
+    labels = {"Hostname": "n", "UUID": "GPU-1", "gpu": "0"}
+    instances = [
+        {"metric": {**labels, "GPU_I_ID": number}, "value": [1, "30"]} for number in ("3", "4")
+    ]
+    table = read_table({"DCGM_FI_DEV_GPU_TEMP": instances})
+    (gpu,) = readings_of(table)["n"]
+    assert table.is_there.tolist() == [True]
+    assert (gpu.mig_mode, gpu.temperature_celsius) == (True, None)
+    assert gpu.missing["temperature_celsius"].startswith("cut by MIG")
+
+
+def test_a_gpu_that_pods_share_has_all_of_them_as_owners() -> None:
+    labels = {"Hostname": "n", "UUID": "GPU-1"}
+    series = [
+        {"metric": {**labels, "pod": name, "namespace": "a"}, "value": [1, "30"]}
+        for name in ("b", "a")
+    ]
+    (gpu,) = readings_of(read_table({"DCGM_FI_DEV_GPU_TEMP": series}))["n"]
+    assert gpu.allocated_to == (PodReference("a", "a"), PodReference("a", "b"))
+
+
+def test_a_gpu_that_two_hosts_claim_stands_on_both() -> None:
+    series = [
+        {"metric": {"Hostname": host, "UUID": "GPU-1"}, "value": [1, text]}
+        for host, text in (("n", "30"), ("m", "40"))
+    ]
+    table = read_table({"DCGM_FI_DEV_GPU_TEMP": series, "DCGM_FI_DEV_MEMORY_TEMP": series})
+    assert {host: gpus[0].temperature_celsius for host, gpus in readings_of(table).items()} == {
+        "n": 30.0,
+        "m": 40.0,
+    }
+    assert [gpu.uuid for gpus in readings_of(table).values() for gpu in gpus] == ["GPU-1"] * 2
+
+
+def test_a_gpu_with_nothing_but_its_last_xid_is_not_there() -> None:
+    def sample(uuid: str, text: str) -> dict[str, Any]:
+        return {"metric": {"Hostname": "n", "UUID": uuid}, "value": [1, text]}
+
+    table = read_table(
+        {
+            "DCGM_FI_DEV_GPU_TEMP": [sample("GPU-1", "30")],
+            "DCGM_FI_DEV_XID_ERRORS": [sample("GPU-1", "0"), sample("GPU-2", "79")],
+        }
+    )
+    assert table.is_there.tolist() == [True, False]
+    assert table.xids.tolist() == [0.0, 79.0]
+
+
+def test_two_metrics_of_one_field_fill_each_others_gaps() -> None:
+    def sample(uuid: str, text: str) -> dict[str, Any]:
+        return {"metric": {"Hostname": "n", "UUID": uuid}, "value": [1, text]}
+
+    table = read_table(
+        {
+            "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": [sample("GPU-1", "4")],
+            "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS": [sample("GPU-1", "1"), sample("GPU-2", "8")],
+        }
+    )
+    assert table.columns["clocks_event_reasons"].tolist() == [4.0, 8.0]
+
+
+def test_the_source_reads_over_http(prometheus: Prometheus) -> None:
     source = DcgmSource(prometheus.url)
-    assert source.is_answering()
-    assert source.read() == nodes
+    source.check()
+    assert comparable(source.read()) == comparable(read_table(VECTORS))
     source.close()
+
+
+def test_the_age_of_a_sample_is_asked_of_a_metric_that_is_on_the_host(
+    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at = 1000.0
+
+    def vector(*hosts: str, text: str) -> list[dict[str, Any]]:
+        return [
+            {"metric": {"Hostname": host, "UUID": f"GPU-{host}"}, "value": [asked_at, text]}
+            for host in hosts
+        ]
+
+    for name in list(VECTORS):
+        monkeypatch.delitem(VECTORS, name)
+    for name, answer in {
+        "DCGM_FI_DEV_GPU_TEMP": vector("a", "b", text="30"),
+        "timestamp(DCGM_FI_DEV_GPU_TEMP)": vector("a", "b", text="985.5"),
+        "DCGM_FI_DEV_POWER_USAGE": vector("c", text="300"),
+        "timestamp(DCGM_FI_DEV_POWER_USAGE)": vector("c", text="700"),
+        "DCGM_FI_DEV_XID_ERRORS": vector("a", "d", text="0"),
+    }.items():
+        monkeypatch.setitem(VECTORS, name, answer)
+    source = DcgmSource(prometheus.url)
+    table = source.read()
+    source.close()
+    assert {host: table.age_of(host) for host in table.places} == {
+        "a": 14.5,
+        "b": 14.5,
+        "c": 300.0,
+        "d": None,
+    }
 
 
 @pytest.mark.parametrize("failure", ["hangs", "503", "html", "scalar"])
@@ -191,7 +292,8 @@ def test_a_prometheus_that_fails_is_named_within_the_time_out(
     source = DcgmSource(prometheus.url, timeout_seconds=1)
     with pytest.raises(SourceError, match=re.escape(prometheus.url)):
         source.read()
-    assert not source.is_answering()
+    with pytest.raises(SourceError, match=re.escape(prometheus.url)):
+        source.check()
     source.close()
 
 
@@ -204,8 +306,8 @@ def test_the_recorded_cluster_has_sixteen_gpus_and_one_owner() -> None:
         ]
         for path in CAPTURES.glob("prometheus-query-*.json")
     }
-    nodes = read_nodes(vectors)
-    gpus = [(name, gpu) for name, node in nodes.items() for gpu in node.gpus]
+    nodes = readings_of(read_table(vectors))
+    gpus = [(name, gpu) for name, found in nodes.items() for gpu in found]
     assert (len(nodes), len(gpus)) == (2, 16)
     owned = [(name, gpu.index, gpu.allocated_to) for name, gpu in gpus if gpu.allocated_to]
     assert owned == [
@@ -228,7 +330,7 @@ def test_the_recorded_scrape_lacks_two_rows_that_are_unknown() -> None:
         if match is not None:
             labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
             vectors.setdefault(match[1], []).append({"metric": labels, "value": [0, match[3]]})
-    gpus = read_nodes(vectors)["gpu-node-1"].gpus
+    gpus = readings_of(read_table(vectors))["gpu-node-1"]
     assert len(gpus) == 8
     unknown = [gpu.index for gpu in gpus if gpu.memory_utilization_ratio is None]
     assert unknown == [6, 7]
