@@ -16,9 +16,11 @@ from app.store.tables.health import EventDay, Finding, HealthEvent, Incident, In
 from app.store.tables.jobs import Job, Placement, Pod, Rank
 from app.store.tables.operations import (
     AuditEntry,
+    LimitMark,
     Operation,
     OperationNode,
     OperationStep,
+    Pause,
     Request,
     Reservation,
 )
@@ -28,7 +30,7 @@ metadata = SQLModel.metadata
 
 __all__ = [
     "Alert", "AlertDelivery", "AuditEntry", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
-    "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "Node",
-    "Operation", "OperationNode", "OperationStep", "Placement", "Pod", "Rank", "ReportStream",
+    "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "LimitMark", "Node",
+    "Operation", "OperationNode", "OperationStep", "Pause", "Placement", "Pod", "Rank", "ReportStream",
     "Request", "Reservation", "RetentionMark", "Silence", "SourceStatus", "SummaryBlock", "metadata",
 ]  # fmt: skip

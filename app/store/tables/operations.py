@@ -14,8 +14,10 @@ class Request(SQLModel, table=True):
     kind and parameters: preview {action: drain|reschedule, ...same parameters}; drain {nodes, mode,
     deadline_seconds, delete_emptydir_data, force, plan_hash}; reschedule {job: namespace/name or uid, plan_hash};
     uncordon {nodes}; cancel {operation_id}; choose {operation_id, choice, confirmation};
-    repair {nodes, text}; return {nodes, confirmation}.
-    state: pending, answered (preview), accepted (operation_id is set), refused (refusal says why).
+    repair {nodes, text}; return {nodes, confirmation}; undo {operation_id}; pause {text}; unpause {text};
+    approve {request_id, plan_hash}; reset_limit {limit, text}.
+    state: pending, answered (preview), awaiting_approval (a second person must approve; answer says of what),
+    accepted (operation_id is set), refused (refusal says why).
     """
 
     id: str = Field(primary_key=True)
@@ -126,6 +128,28 @@ class Reservation(SQLModel, table=True):
     gpus: int
     created_at: datetime = time_column()
     released_at: datetime | None = optional_time_column()
+
+
+class Pause(SQLModel, table=True):
+    """While there is a row of the cluster, nothing begins and running operations take no further step."""
+
+    cluster: str = Field(primary_key=True)
+    paused_at: datetime = time_column()
+    paused_by: str
+    reason: str
+
+
+class LimitMark(SQLModel, table=True):
+    """What is remembered of a limit: that it stopped automation, and since when the rate is counted anew."""
+
+    __tablename__ = "limit_mark"
+    cluster: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)  # stock, floor, rate, block, topology
+    tripped_at: datetime | None = optional_time_column()  # None: not tripped
+    message: str = ""
+    reset_at: datetime | None = optional_time_column()
+    reset_by: str | None = None
+    reset_reason: str | None = None
 
 
 class AuditEntry(SQLModel, table=True):

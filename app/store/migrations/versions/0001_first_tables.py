@@ -469,6 +469,25 @@ def upgrade() -> None:
         unique=True,
     )
     op.create_table(
+        "pause",
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("paused_by", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("cluster"),
+    )
+    op.create_table(
+        "limit_mark",
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("tripped_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("message", sa.String(), nullable=False),
+        sa.Column("reset_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reset_by", sa.String(), nullable=True),
+        sa.Column("reset_reason", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("cluster", "name"),
+    )
+    op.create_table(
         "placement",
         sa.Column("cluster", sa.String(), nullable=False),
         sa.Column("pod_uid", sa.String(), nullable=False),
@@ -629,6 +648,8 @@ def downgrade() -> None:
         "rank",
         "report_stream",
         "request",
+        "pause",
+        "limit_mark",
         "reservation",
         "retention_mark",
         "silence",
