@@ -92,7 +92,12 @@ class Worker:
         self._board = SourceBoard(engine, settings.cluster, clock=clock)
         self._clock = clock
         self.dcgm = DcgmWatch(
-            engine, settings=settings, view=self.watcher.view, board=self._board, clock=clock
+            engine,
+            settings=settings,
+            view=self.watcher.view,
+            board=self._board,
+            clock=clock,
+            rules=rules,
         )
         self._active = False
         self._failing: dict[str, str] = {}

@@ -184,9 +184,9 @@ def test_an_implausible_value_is_dropped_with_its_reason(value: str) -> None:
 
 
 def test_a_gpu_cut_by_mig_is_there_and_its_instances_values_are_not_its_own() -> None:
-    labels = {"Hostname": "n", "UUID": "GPU-1", "gpu": "0"}
-    instances = [
-        {"metric": {**labels, "GPU_I_ID": number}, "value": [1, "30"]} for number in ("3", "4")
+    instances: list[dict[str, Any]] = [
+        {"metric": {"Hostname": "n", "UUID": "GPU-1", "GPU_I_ID": number}, "value": [1, "30"]}
+        for number in ("3", "4")
     ]
     table = read_table({"DCGM_FI_DEV_GPU_TEMP": instances})
     (gpu,) = readings_of(table)["n"]
@@ -196,9 +196,11 @@ def test_a_gpu_cut_by_mig_is_there_and_its_instances_values_are_not_its_own() ->
 
 
 def test_a_gpu_that_pods_share_has_all_of_them_as_owners() -> None:
-    labels = {"Hostname": "n", "UUID": "GPU-1"}
-    series = [
-        {"metric": {**labels, "pod": name, "namespace": "a"}, "value": [1, "30"]}
+    series: list[dict[str, Any]] = [
+        {
+            "metric": {"Hostname": "n", "UUID": "GPU-1", "pod": name, "namespace": "a"},
+            "value": [1, "30"],
+        }
         for name in ("b", "a")
     ]
     (gpu,) = readings_of(read_table({"DCGM_FI_DEV_GPU_TEMP": series}))["n"]
@@ -206,7 +208,7 @@ def test_a_gpu_that_pods_share_has_all_of_them_as_owners() -> None:
 
 
 def test_a_gpu_that_two_hosts_claim_stands_on_both() -> None:
-    series = [
+    series: list[dict[str, Any]] = [
         {"metric": {"Hostname": host, "UUID": "GPU-1"}, "value": [1, text]}
         for host, text in (("n", "30"), ("m", "40"))
     ]
@@ -334,5 +336,5 @@ def test_the_recorded_scrape_lacks_two_rows_that_are_unknown() -> None:
     assert len(gpus) == 8
     unknown = [gpu.index for gpu in gpus if gpu.memory_utilization_ratio is None]
     assert unknown == [6, 7]
-    for index in unknown:
+    for index in (6, 7):
         assert gpus[index].missing["memory_utilization_ratio"] == "no series for this GPU"
