@@ -16,8 +16,14 @@ from app.simulator.ailments import GPU_AILMENTS, NODE_AILMENTS
 from app.simulator.clock import Clock
 from app.simulator.errors import FaultRefused
 from app.simulator.hosts import Gpu, Host, Hosts
+from app.simulator.node_ailments import NODE_OBJECT_AILMENTS
 
-NODE_KINDS = ("nvml-hang", "node-dead", *NODE_AILMENTS)
+KUBELET_DEAD, RANK_CRASH = "kubelet-dead", "rank-crash"
+NODE_KINDS = (
+    *("nvml-hang", "node-dead", KUBELET_DEAD, RANK_CRASH),
+    *NODE_AILMENTS,
+    *NODE_OBJECT_AILMENTS,
+)
 KINDS = (
     *("xid-N", "sxid-N", "gpu-lost", "ecc-uncorrectable"),
     *GPU_AILMENTS,
@@ -96,6 +102,21 @@ def _want_reset(gpu: Gpu) -> None:
     gpu.recovery_action = RESET
 
 
+def _break_node(host: Host, kind: str) -> None:
+    if not host.is_managed and (kind == RANK_CRASH or kind in NODE_OBJECT_AILMENTS):
+        raise FaultRefused(f"{host.name} has no kubelet to tell of {kind}; repair it first.")
+    if kind == RANK_CRASH and all(gpu.pod is None for gpu in host.gpus):
+        raise FaultRefused(f"No pod with GPUs runs on {host.name}.")
+    if kind == "nvml-hang":
+        host.nvml_hang = True
+    elif kind == "node-dead":
+        host.dead = True
+    elif kind == KUBELET_DEAD:
+        host.kubelet_dead = True
+    elif kind in NODE_AILMENTS:
+        host.ailments.update(NODE_AILMENTS[kind])
+
+
 @dataclass(frozen=True)
 class Xid:
     """What the log says of an XID after its number, and what it does to the GPU."""
@@ -160,12 +181,8 @@ class Faults:
                 raise FaultRefused(f"{kind} concerns the whole node and takes no GPU.")
             if switch is not None:
                 self._raise_sxid(host, int(switch[1]))
-            elif kind == "nvml-hang":
-                host.nvml_hang = True
-            elif kind == "node-dead":
-                host.dead = True
             else:
-                host.ailments.update(NODE_AILMENTS[kind])
+                _break_node(host, kind)
         else:
             index = 0 if gpu is None else gpu
             device = self._gpu(host, index)

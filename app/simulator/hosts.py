@@ -52,7 +52,7 @@ class Gpu:
 
 @dataclass
 class Host:
-    """One machine of 8 GPUs."""
+    """One machine of 8 GPUs. `kubelet_dead`: it says nothing any more, but all else lives on."""
 
     name: str
     block: str
@@ -62,12 +62,18 @@ class Host:
     gpus: list[Gpu]
     boots: int = 0
     dead: bool = False
+    kubelet_dead: bool = False
     nvml_hang: bool = False
     faults: list[dict[str, object]] = field(default_factory=list)
     ailments: Ailments = field(default_factory=dict)
 
     def gpus_of(self, pod_uid: str) -> list[Gpu]:
         return [gpu for gpu in self.gpus if gpu.pod is not None and gpu.pod.uid == pod_uid]
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether a kubelet is there to start and end pods and to say how the node is."""
+        return not (self.dead or self.kubelet_dead)
 
     @property
     def usable_gpus(self) -> int:
@@ -126,7 +132,7 @@ class Hosts:
         """A new boot: whatever was broken in it is whole again, and no process is left."""
         host.boots += 1
         host.boot_id = self._boot_id(host.name, host.boots)
-        host.dead = host.nvml_hang = False
+        host.dead = host.kubelet_dead = host.nvml_hang = False
         host.faults.clear()
         host.ailments.clear()
         for gpu in host.gpus:

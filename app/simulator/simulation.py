@@ -14,7 +14,7 @@ from app.simulator.controllers.kubelet import Kubelets
 from app.simulator.controllers.nodes import NodeController
 from app.simulator.controllers.replicas import ReplicaControllers
 from app.simulator.controllers.scheduler import Scheduler
-from app.simulator.faults import Faults
+from app.simulator.faults import RANK_CRASH, Faults
 from app.simulator.hosts import Host, Hosts
 from app.simulator.identity import Identity
 from app.simulator.registry import Registry
@@ -90,7 +90,9 @@ class Simulation:
     def _after_fault(self, host: Host) -> None:
         assert self.training is not None
         self.training.on_fault(host)
-        if not host.dead:
+        if host.faults and host.faults[-1]["kind"] == RANK_CRASH:
+            self.training.crash_rank(host)
+        if host.is_managed:
             self.heartbeats.report_status(host)  # the device plugin gives a lost GPU no more
 
     def _after_repair(self, host: Host) -> None:

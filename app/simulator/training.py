@@ -27,6 +27,7 @@ DEFAULT_CHECKPOINT_SECONDS = 1800.0
 # From a rank's end to its peers' crash on their broken connections.
 PEER_CRASH_SECONDS = 5.0
 NCCL_EXIT_CODE = 1
+CRASH_EXIT_CODE = 1
 SECONDS_PER_STEP = 8.0
 
 
@@ -102,6 +103,14 @@ class Training:
                 busiest = max(gpu.activity_ratio for gpu in held)
                 self._set_activity(pod, 0.0 if host.dead else busiest)
 
+    def crash_rank(self, host: Host) -> None:
+        """The first pod with GPUs of this machine ends by a fault of its own."""
+        for gpu in host.gpus:
+            if gpu.pod is not None:
+                key = (gpu.pod.namespace, gpu.pod.name)
+                self._kubelets.end_pod(key, gpu.pod.uid, exit_code=CRASH_EXIT_CODE)
+                return
+
     def _job_of(self, namespace: str, name: str) -> Object | None:
         record = self._registry.get("jobs", (namespace, name))
         return record.object if record else None
@@ -131,7 +140,7 @@ class Training:
         up = {
             pod["metadata"]["uid"]: pod
             for pod in pods
-            if (is_ready(pod) and not is_terminating(pod)) or not self._is_powered(pod)
+            if (is_ready(pod) and not is_terminating(pod)) or not self._is_managed(pod)
         }
         if is_finished(job):
             self._pause(run, now)
@@ -153,9 +162,10 @@ class Training:
         self._show_activity(run, up)
         self._await_end(run, job, up, now)
 
-    def _is_powered(self, pod: Object) -> bool:
+    def _is_managed(self, pod: Object) -> bool:
+        """Whether what the pod's object says is so: without a kubelet nobody writes it."""
         host = self._hosts.get(pod["spec"].get("nodeName") or "")
-        return host is None or not host.dead
+        return host is None or host.is_managed
 
     def _is_held(self, pod: Object) -> bool:
         """Whether a rank makes no progress. One on a dead machine breaks no connection: it hangs."""

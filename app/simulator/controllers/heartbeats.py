@@ -1,5 +1,6 @@
 """What a kubelet says of its node: the first registration, leases, the status each five minutes."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from app.simulator.clock import Schedule, as_rfc3339, as_rfc3339_micro
@@ -7,6 +8,7 @@ from app.simulator.controllers.conditions import put_condition
 from app.simulator.controllers.pods import GPU
 from app.simulator.controllers.scheduler import BLOCK_LABEL, RACK_LABEL
 from app.simulator.hosts import GPUS_PER_NODE, Host, Hosts
+from app.simulator.node_ailments import bad_conditions, write_ailments
 from app.simulator.registry import Registry
 from app.simulator.store import Object
 
@@ -40,7 +42,7 @@ class Heartbeats:
         self._schedule.call_after(1.0, self._turn)
         self._tick += 1
         for number, host in enumerate(self._hosts.by_name.values()):
-            if host.dead:
+            if not host.is_managed:
                 continue
             if (number + self._tick) % LEASE_INTERVAL_SECONDS == 0:
                 self.renew_lease(host)
@@ -86,20 +88,26 @@ class Heartbeats:
         )
 
     def report_status(self, host: Host) -> None:
-        """Write the node's status: conditions, boot id, what a device plugin has to give."""
+        """Write the node's status: conditions, boot id, what a device plugin has to give.
+
+        What other agents of the node write (node-problem-detector, a taint) goes along with it.
+        """
         now = self._registry.clock.now()
+        kinds = [str(fault["kind"]) for fault in host.faults]
 
         def write(node: Object) -> None:
             status = node["status"]
-            _put_conditions(status, now)
+            write_ailments(node, kinds, gpus=len(host.gpus), usable=host.usable_gpus, now=now)
+            _put_conditions(status, now, except_types=bad_conditions(kinds))
             status["nodeInfo"]["bootID"] = host.boot_id
-            status["allocatable"][GPU] = str(host.usable_gpus)
 
         self._registry.modify("nodes", ("", host.name), write)
 
 
-def _put_conditions(status: Object, now: datetime) -> None:
+def _put_conditions(status: Object, now: datetime, *, except_types: Collection[str] = ()) -> None:
     for type_, value, reason, message in _GOOD:
+        if type_ in except_types:
+            continue
         put_condition(status, type_, value, now=now, reason=reason, message=message)
     for condition in status["conditions"]:
         condition["lastHeartbeatTime"] = as_rfc3339(now)

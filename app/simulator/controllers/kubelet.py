@@ -82,7 +82,7 @@ class Kubelets:
             return
         pod = record.object
         host = self._hosts.get(pod["spec"].get("nodeName") or "")
-        if host is None or host.dead:
+        if host is None or not host.is_managed:
             return
         uid = pod["metadata"]["uid"]
         stage = self._stage.get(uid)
@@ -146,7 +146,7 @@ class Kubelets:
         if record is None or record.object["metadata"]["uid"] != uid:
             return None
         host = self._hosts.get(record.object["spec"].get("nodeName") or "")
-        if host is None or host.dead or self._stage.get(uid) != stage:
+        if host is None or not host.is_managed or self._stage.get(uid) != stage:
             return None
         return record.object, host
 
