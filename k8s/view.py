@@ -18,9 +18,17 @@ import structlog
 from k8s.client import Connection
 from k8s.discovery import is_served, read_api_groups
 from k8s.errors import KubernetesError
-from k8s.objects import Job, Node, OwnerReference, Pod, PodDisruptionBudget, controller_of
+from k8s.objects import (
+    Job,
+    Node,
+    ObjectMeta,
+    OwnerReference,
+    Pod,
+    PodDisruptionBudget,
+    controller_of,
+)
 from k8s.reflector import WATCH_SECONDS, Change, Reflector
-from k8s.resources import BUDGETS, JOBS, NODES, PODS, Resource
+from k8s.resources import BUDGETS, JOBS, NAMESPACES, NODES, PODS, Bare, Resource
 from k8s.workloads import KINDS, Workload, WorkloadKind
 
 log = structlog.get_logger()
@@ -39,7 +47,7 @@ class ClusterView:
 
     observed_at: when the slowest of the sources was last heard from (aware UTC), None before that.
     synced: every source has been listed whole. controllers: controller reference of each workload
-    that has one. api_groups: those that the API server serves.
+    that has one. metas: metadata of each workload. namespaces: metadata by name. api_groups: those that the API server serves.
     """
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
@@ -48,6 +56,8 @@ class ClusterView:
     budgets: Mapping[str, PodDisruptionBudget] = field(default_factory=dict)
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     controllers: Mapping[str, OwnerReference] = field(default_factory=dict)
+    metas: Mapping[str, ObjectMeta] = field(default_factory=dict)
+    namespaces: Mapping[str, ObjectMeta] = field(default_factory=dict)
     observed_at: datetime | None = None
     synced: bool = False
     version: int = 0
@@ -70,12 +80,19 @@ def view_of(
     pods: Sequence[Pod] = (),
     jobs: Sequence[Job] = (),
     budgets: Sequence[PodDisruptionBudget] = (),
+    namespaces: Sequence[Bare] = (),
     observed_at: datetime | None = None,
     api_groups: frozenset[str] = frozenset(),
 ) -> ClusterView:
     """A synced view of these objects, indexed as a watcher's would be."""
     picture = _Picture()
-    for resource, objects in ((NODES, nodes), (PODS, pods), (JOBS, jobs), (BUDGETS, budgets)):
+    for resource, objects in (
+        (NODES, nodes),
+        (PODS, pods),
+        (JOBS, jobs),
+        (BUDGETS, budgets),
+        (NAMESPACES, namespaces),
+    ):
         for item in objects:
             picture.take(Change(resource, "added", item.metadata.uid, item), api_groups)
     return picture.view(observed_at=observed_at, synced=True, api_groups=api_groups)
@@ -146,6 +163,8 @@ class _Picture:
         self.budgets: _Kept[PodDisruptionBudget] = _Kept()
         self.workloads: _Kept[Workload] = _Kept()
         self.controllers: _Kept[OwnerReference] = _Kept()
+        self.metas: _Kept[ObjectMeta] = _Kept()
+        self.namespaces: _Kept[ObjectMeta] = _Kept()
         self.by_node, self.by_owner = _Index(), _Index()
         self.version = 0
         self._kinds = {kind.resource: kind for kind in kinds}
@@ -159,6 +178,12 @@ class _Picture:
             self._take_pod(change)
         elif resource == BUDGETS:
             self._keep(self.budgets, change)
+        elif resource == NAMESPACES:
+            name = item.metadata.name
+            if change.kind != "deleted":
+                self.namespaces.put(name, item.metadata)
+            elif (known := self.namespaces.get(name)) is not None and known.uid == change.uid:
+                self.namespaces.drop(name)
         else:
             if resource == JOBS:
                 self._keep(self.jobs, change)
@@ -167,8 +192,10 @@ class _Picture:
                 self._owners.pop(change.uid, None)
                 self.workloads.drop(change.uid)
                 self.controllers.drop(change.uid)
+                self.metas.drop(change.uid)
             else:
                 self._owners[change.uid] = (kind, item)
+                self.metas.put(change.uid, item.metadata)
                 self.workloads.put(change.uid, kind.read(item, api_groups=api_groups))
                 if (owner := controller_of(item.metadata)) is not None:
                     self.controllers.put(change.uid, owner)
@@ -192,6 +219,8 @@ class _Picture:
             budgets=self.budgets.frozen(),
             workloads=self.workloads.frozen(),
             controllers=self.controllers.frozen(),
+            metas=self.metas.frozen(),
+            namespaces=self.namespaces.frozen(),
             observed_at=observed_at,
             synced=synced,
             version=self.version,
@@ -271,7 +300,7 @@ class ClusterWatcher:
 
     def start(self) -> None:
         """Starts the reflectors; returns at once."""
-        for resource in (NODES, PODS, BUDGETS):
+        for resource in (NODES, PODS, BUDGETS, NAMESPACES):
             self._reflect(resource)
         self._run(self._discover, "kubernetes discovery")
 
