@@ -1,24 +1,31 @@
 """What Kubernetes says is wrong becomes findings, incident by incident, through to the node's health."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
+from app import worker_kubernetes_findings
+from app.errors import SettingsError
 from app.settings import Settings
 from app.store.engine import read, write
 from app.store.reads import fleet
+from app.store.writes.bulk import clock
 from app.store.writes.central import open_central
 from app.store.writes.kubernetes import store_kubernetes
 from app.store.writes.picture import changes_between, picture_of
 from app.store.writes.reports import store_reports
+from app.worker import run
 from app.worker_kubernetes_findings import KubernetesFindings
 from collectors.kubernetes import TopologyLabels, node_facts
 from collectors.report import Finding
+from collectors.site_rules import load_rules
 from k8s.objects import Condition, Node, Pod, Taint
 from k8s.view import ClusterView
 from tests.reports import gpu, report
@@ -301,13 +308,12 @@ def test_a_store_that_fails_once_is_told_again(
 ) -> None:
     site = Site(engine, not_ready())
     site.pass_time(8)
-    from app import worker_kubernetes_findings as module
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "fold_central", refuse)
+        patched.setattr(worker_kubernetes_findings, "fold_central", refuse)
         with pytest.raises(OSError, match="disk full"):
             site.pass_time(4)
     site.pass_time(2)
@@ -461,8 +467,6 @@ def suspended_at(one: Any, seconds: float) -> Any:
 
 
 def stored(engine: Engine, moment: datetime) -> Any:
-    from app.store.writes.bulk import clock
-
     with read(engine) as connection:
         return clock(connection)(moment)
 
@@ -474,3 +478,49 @@ def test_what_is_deleted_after_a_crash_hides_no_crash(engine: Engine) -> None:
     site.show(node("a"), node("b"), job(), crash, killed)
     site.pass_time(20)
     assert site.open == [("job-interrupted", "a", "job-llm")]
+
+
+def test_a_sites_threshold_holds_for_what_the_worker_judges(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        "[rules.node-not-ready]\nhold_seconds = 60\n[rules.node-pressure]\nenabled = false\n"
+    )
+    pressure = Condition("MemoryPressure", "True", last_transition_time=NOW)
+    site = Site(engine, not_ready(), saying(node("b"), pressure))
+    site.findings = KubernetesFindings(
+        engine,
+        settings=site.settings,
+        watcher=site,
+        clock=lambda: site.now,
+        rules=load_rules(path),
+    )
+    site.pass_time(58)
+    assert site.open == []
+    site.pass_time(6)
+    assert site.open == [("node-not-ready", "a", "Ready")]
+
+
+def test_a_worker_says_at_its_start_which_entry_of_the_rules_cannot_be_used(
+    store_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text("[rules.node-not-ready]\nhold_seconds = -1\n")
+    with pytest.raises(SettingsError, match=r"node-not-ready.*hold_seconds"):
+        run(Settings(store_url=store_url, rules=path))
+
+
+def test_nothing_is_read_or_written_while_nothing_changes(engine: Engine) -> None:
+    site = Site(engine, *(node(f"n{number}") for number in range(2000)))
+    site.pass_time(2)
+    statements: list[str] = []
+
+    def count(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", count)
+    began = time.process_time()
+    site.pass_time(2)
+    seconds = time.process_time() - began
+    event.remove(engine, "before_cursor_execute", count)
+    assert statements == []
+    assert seconds < 0.03
