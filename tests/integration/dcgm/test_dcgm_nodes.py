@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from conftest import CLUSTER, Site
+from dcgm_site import CLUSTER, Site
 
 from app.store.engine import read, write
 from app.store.reads.fleet import gpus
