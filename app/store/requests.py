@@ -18,7 +18,10 @@ from app.store.tables import AuditEntry, Request
 _REQUEST = table_of(Request)
 _AUDIT = table_of(AuditEntry)
 
-KINDS = ("preview", "drain", "reschedule", "uncordon", "cancel", "choose", "repair", "return")
+KINDS = (
+    *("preview", "drain", "reschedule", "uncordon", "cancel", "choose", "repair", "return"),
+    *("acknowledge", "own", "note", "resolve", "reopen"),  # of an incident
+)
 MAX_REASON_LENGTH = 2000
 MAX_KEY_LENGTH = 200
 
@@ -139,7 +142,11 @@ def _target(kind: str, parameters: dict[str, Any]) -> str:
         subject = ", ".join(str(node) for node in nodes[:20])
     else:
         subject = str(
-            parameters.get("job") or parameters.get("operation_id") or parameters.get("node") or ""
+            parameters.get("job")
+            or parameters.get("operation_id")
+            or parameters.get("incident_id")
+            or parameters.get("node")
+            or ""
         )
     action = parameters.get("action")
     return f"{kind}{f' of {action}' if action else ''} {subject}".strip()[:500]
