@@ -26,6 +26,7 @@ from app.store.history import HistoryBuffer
 from app.store.writes.bulk import clock as stored_clock
 from app.store.writes.bulk import parse_time, select_where_in
 from app.store.writes.reports import store_reports
+from app.store.writes.streams import DCGM_SPOOLS
 from app.worker_sources import SourceBoard, answering_source
 from collectors.dcgm_columns import DcgmTable
 from collectors.dcgm_desk import DcgmDesk
@@ -120,7 +121,7 @@ class DcgmWatch:
     def _begin_anew(self) -> None:
         self._desk: DcgmDesk | None = None
         # A worker's sequences must not meet those of the one before: the spool is another.
-        self._spool_id = f"dcgm-{secrets.token_hex(8)}"
+        self._spool_id = f"{DCGM_SPOOLS}{secrets.token_hex(8)}"
         self._sequence = 0
 
     def _poll(self, source: DcgmSource) -> None:

@@ -65,7 +65,10 @@ BLIND_SECONDS = 45.0
 def note_agents(connection: Connection, cluster: str, now: datetime) -> None:
     """Write how the agents are heard: by the last report that any ingest process took."""
     last = connection.execute(
-        text("SELECT MAX(received_at) FROM node WHERE cluster = :cluster"), {"cluster": cluster}
+        text(
+            "SELECT MAX(received_at) FROM node WHERE cluster = :cluster AND reported_by = 'agent'"
+        ),
+        {"cluster": cluster},
     ).scalar_one()
     received_at = parse_time(last)
     if received_at is None:

@@ -18,6 +18,10 @@ from collectors.report import Report
 
 Outcome = Literal["stored", "older", "duplicate"]
 
+DCGM_SPOOLS = "dcgm-"
+"""How the spools of what is told from dcgm-exporter's series are named. An agent that takes such a node
+over is its newest word whatever its clock says, so that nothing it finds is taken for history."""
+
 _STREAM = Upsert(
     table="report_stream",
     columns=("cluster", "node", "spool_id", "sequence", "observed_at", "received_at"),
@@ -64,7 +68,8 @@ def sort_reports(connection: Connection, cluster: str, reports: Sequence[Report]
     by_node: dict[str, list[int]] = {}
     for place, report in enumerate(reports):
         by_node.setdefault(report.node, []).append(place)
-    streams, newest = _heard(connection, cluster, by_node)
+    by_agents = not any(report.spool_id.startswith(DCGM_SPOOLS) for report in reports)
+    streams, newest = _heard(connection, cluster, by_node, by_agents=by_agents)
     outcomes: list[Outcome] = ["duplicate"] * len(reports)
     nodes: dict[str, NodeReports] = {}
     for node, places in by_node.items():
@@ -131,9 +136,10 @@ def _not_had(reports: Sequence[Report], places: list[int], taken: dict[str, int]
 
 
 def _heard(
-    connection: Connection, cluster: str, nodes: Iterable[str]
+    connection: Connection, cluster: str, nodes: Iterable[str], *, by_agents: bool
 ) -> tuple[dict[str, dict[str, int]], dict[str, Point]]:
-    """Of each node: the last sequence taken of each spool, and the newest observation."""
+    """Of each node: the last sequence taken of each spool, and the newest observation, `by_agents` of
+    agents alone."""
     streams: dict[str, dict[str, int]] = {}
     newest: dict[str, tuple[object, str, int]] = {}
     # Times are compared as the driver gives them: SQLite's texts order as the times they stand for.
@@ -144,6 +150,8 @@ def _heard(
         list(nodes),
         cluster=cluster,
     ):
+        if by_agents and spool_id.startswith(DCGM_SPOOLS):
+            continue
         taken = streams.get(node)
         if taken is None:
             streams[node] = {spool_id: sequence}

@@ -9,14 +9,15 @@ from app.store.engine import read, write
 from app.store.reads.fleet import gpus
 from app.store.reads.status import status
 from app.store.records import SourceRecord
+from app.store.sources import note_agents
 from app.store.tables import FleetFrame, GpuMinute, HealthEvent, Node
 from app.store.writes.aging import age_nodes
 from app.store.writes.reports import store_reports
-from collectors.report import Report
+from collectors.report import Finding, Report
 from tests.captures import RECORDED
 from tests.cluster_objects import make_pod
 from tests.prometheus_servers import answer_of_scrape
-from tests.reports import report
+from tests.reports import finding, report
 
 CAPTURE = RECORDED / "aicr/extracted/dcgm-exporter-scrape-gpu-node-1-8xH100.prom"
 
@@ -26,10 +27,12 @@ def prometheus(site: Site) -> SourceRecord:
     return next(one for one in told.sources if one.source == "prometheus")
 
 
-def agent_report(site: Site, place: int = 0, *, seconds: float = 0.0, sequence: int = 1) -> Report:
+def agent_report(
+    site: Site, place: int = 0, *, seconds: float = 0.0, findings: tuple[Finding, ...] = ()
+) -> Report:
     return report(
         site.names[place],
-        sequence,
+        findings=list(findings),
         observed_at=site.now() + timedelta(seconds=seconds),
         boot_id=site.simulation.hosts.by_name[site.names[place]].boot_id,
         cluster=CLUSTER,
@@ -146,6 +149,27 @@ def test_an_agent_that_starts_takes_its_node_over(site: Site) -> None:
         age_nodes(connection, CLUSTER, site.now() + timedelta(seconds=60))
     site.polls(watch, 2)
     assert site.node().health == "Unknown", "dcgm-exporter's word does not stand in for an agent's"
+
+
+def test_an_agent_whose_clock_is_behind_takes_over_with_all_it_finds(sqlite_site: Site) -> None:
+    site, watch = sqlite_site, sqlite_site.watch()
+    site.polls(watch, 2)
+    lost = finding("agents-own", severity="fatal", since=site.now())
+    store_agent(site, agent_report(site, seconds=-30, findings=(lost,)))
+    assert [(one.episode, one.source) for one in site.open()] == [("agents-own", "agent")]
+    assert site.node().health == "Failing"
+
+
+def test_what_dcgm_exporter_tells_is_no_agent_that_is_heard(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.polls(site.watch())
+    with write(site.engine) as connection:
+        note_agents(connection, CLUSTER, site.now())
+    told = status(site.engine, CLUSTER, site.now())
+    assert {one.source: one.state for one in told.sources} == {
+        "prometheus": "ok",
+        "agents": "blind",
+    }
 
 
 def test_a_node_that_an_agent_took_over_during_a_poll_is_left_to_it(sqlite_site: Site) -> None:

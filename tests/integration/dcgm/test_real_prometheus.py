@@ -35,9 +35,12 @@ OWN_POD = {
     "container": "nvidia-dcgm-exporter",
 }
 
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="prometheus is not installed (apt-get install prometheus)"
-)
+pytestmark = [
+    pytest.mark.prometheus,
+    pytest.mark.skipif(
+        PROGRAM is None, reason="prometheus is not installed (apt-get install prometheus)"
+    ),
+]
 
 
 class Exporters:
