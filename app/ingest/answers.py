@@ -38,7 +38,7 @@ class JobList(msgspec.Struct, frozen=True):
 
 
 class IncidentList(msgspec.Struct, frozen=True):
-    """Incidents, the gravest first; `next` as in NodeList."""
+    """Incidents, those that hurt most first; `next` as in NodeList."""
 
     items: list[IncidentRecord]
     next: str | None
@@ -71,10 +71,11 @@ class JobDetail(msgspec.Struct, frozen=True):
 
 
 class IncidentDetail(msgspec.Struct, frozen=True):
-    """An incident with its timeline."""
+    """An incident with its timeline and findings, each oldest first."""
 
     incident: IncidentRecord
     timeline: list[TimelineRecord]
+    findings: list[FindingRecord]
 
 
 class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

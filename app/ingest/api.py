@@ -14,7 +14,7 @@ from app.ingest.errors import Refusal
 from app.ingest.identity import Doorkeeper, bearer
 from app.ingest.openapi import described
 from app.store import requests
-from app.store.reads import fleet, incidents, jobs, operations, status
+from app.store.reads import findings, fleet, incidents, jobs, operations, status
 from app.store.records import OperationRecord, RequestRecord, StatusRecord
 from k8s.tokens import TokenIdentity
 
@@ -169,7 +169,10 @@ def create_router(
 
     @reading.get("/incidents", tags=["incidents"], **described(answers.IncidentList, 404, *errors))
     def list_incidents(open_only: bool = True, limit: Limit = 100, after: After = None) -> Response:
-        """The open incidents, the gravest first; resolved ones too with open_only=false."""
+        """The open incidents: those first that hurt the most jobs times GPUs now, then the gravest.
+
+        With open_only=false the resolved ones follow, the newest first.
+        """
         found = incidents.incidents(
             engine, cluster, open_only=open_only, limit=limit + 1, after=after
         )
@@ -181,12 +184,16 @@ def create_router(
         **described(answers.IncidentDetail, 404, *errors),
     )
     def read_incident(incident_id: str) -> Response:
-        """One incident with its timeline."""
+        """One incident with its timeline and findings."""
         incident = incidents.incident(engine, cluster, incident_id)
         if incident is None:
             raise _unknown("incident", incident_id)
-        timeline = incidents.timeline(engine, cluster, incident_id)
-        return _json(answers.IncidentDetail(incident, timeline))
+        detail = answers.IncidentDetail(
+            incident=incident,
+            timeline=incidents.timeline(engine, cluster, incident_id),
+            findings=findings.findings_of_episodes(engine, cluster, incident.findings),
+        )
+        return _json(detail)
 
     @reading.get(
         "/operations", tags=["operations"], **described(answers.OperationList, 404, *errors)

@@ -30,6 +30,10 @@ class NodeRecord(msgspec.Struct, frozen=True):
     score: int
     observed_at: datetime | None
     kubernetes_observed_at: datetime | None
+    planned: str | None = None  # why its absence is no fault
+    leaf: str | None = None
+    power_domain: str | None = None
+    reported_by: str | None = None  # agent or dcgm
 
 
 class GpuRecord(msgspec.Struct, frozen=True):

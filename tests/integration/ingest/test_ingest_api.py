@@ -6,10 +6,12 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.store.engine import read, write
 from app.store.frames import refresh_frames
+from app.store.reads.rows import table_of
+from app.store.tables import Finding, Incident, IncidentEvent
 from app.store.writes.kubernetes import store_kubernetes
 from app.store.writes.picture import changes_between
 from app.store.writes.reports import store_reports
@@ -81,6 +83,41 @@ def test_job_comes_with_ranks_and_pods(v1: httpx.Client) -> None:
     assert listed["nodes_failing"] == 1
     found = v1.get("/v1/jobs/j1").json()
     assert [rank["node"] for rank in found["ranks"]] == ["n1", "n2"]
+
+
+def test_incident_comes_with_its_timeline_and_its_findings(
+    v1: httpx.Client, ingest: Ingest
+) -> None:
+    """Its own findings alone, the closed one too; what it names and the store has no more is left out."""
+    (known,) = v1.get("/v1/nodes/n1").json()["findings"]
+    closed = {
+        "cluster": CLUSTER, "episode": "e-closed", "node": "n1", "rule": "node-not-ready", "severity": "critical",
+        "message": "not ready", "source": "kubernetes", "look_next": "the kubelet", "opened_at": at(0), "seen_at": at(1), "closed_at": at(1),
+    }  # fmt: skip
+    incident = {
+        "cluster": CLUSTER, "id": "i-1", "scope": "node", "subject": "n1", "severity": "fatal", "title": "n1: a GPU is lost", "cause": "gpu-lost",
+        "opened_at": at(2), "updated_at": at(2), "nodes": ["n1"], "findings": [known["episode"], "e-closed", "e-forgotten"],
+        "first": {"node": "n1", "rule": "gpu-lost"},
+    }  # fmt: skip
+    events = [
+        {"cluster": CLUSTER, "incident_id": "i-1", "at": at(second), "kind": kind, "author": author, "message": message}
+        for second, kind, author, message in ((3, "note", "ann", "looking"), (2, "opened", "", "GPU 0 is lost"))
+    ]  # fmt: skip
+    with write(ingest.engine) as connection:
+        connection.execute(insert(table_of(Finding)), [{**closed, "episode": "e-other"}, closed])
+        connection.execute(insert(table_of(Incident)), [incident])
+        connection.execute(insert(table_of(IncidentEvent)), events)
+    found = v1.get("/v1/incidents/i-1").json()
+    assert found["incident"]["first"] == {"node": "n1", "rule": "gpu-lost"}
+    assert found["incident"]["certainty"] is None
+    assert [one["message"] for one in found["timeline"]] == ["GPU 0 is lost", "looking"]
+    assert [one["episode"] for one in found["findings"]] == ["e-closed", known["episode"]]
+    assert found["findings"][0]["closed_at"] is not None
+    assert (found["findings"][0]["source"], found["findings"][0]["look_next"]) == (
+        "kubernetes",
+        "the kubelet",
+    )
+    assert [one["id"] for one in v1.get("/v1/incidents").json()["items"]] == ["i-1"]
 
 
 @pytest.mark.parametrize(
