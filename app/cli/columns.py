@@ -3,8 +3,9 @@
 from datetime import datetime
 
 from app.cli.durations import write_age
+from app.cli.incident_text import write_flags, write_hurt, write_lost, write_with
 from app.cli.tables import Column, known
-from app.store.records import GpuRecord, IncidentRecord, NodeRecord, OperationRecord
+from app.store.records import GpuRecord, NodeRecord, OperationRecord
 
 GIBIBYTE = 2**30
 
@@ -29,10 +30,6 @@ def _gpu_xid(gpu: GpuRecord, now: datetime) -> str:
 
 def _gpu_activity(gpu: GpuRecord, now: datetime) -> str:
     return "-" if gpu.gpu_utilization_ratio is None else f"{gpu.gpu_utilization_ratio:.0%}"
-
-
-def _jobs_hurt(incident: IncidentRecord, now: datetime) -> str:
-    return ",".join(str(job.get("name", job.get("uid"))) for job in incident.jobs)
 
 
 NODES = (
@@ -93,18 +90,21 @@ JOBS = (
 )
 
 INCIDENTS = (
-    Column("INCIDENT", lambda incident, now: incident.id),
+    Column("ID", lambda incident, now: incident.id),
     Column("SEVERITY", lambda incident, now: incident.severity),
-    Column("SUBJECT", lambda incident, now: incident.subject),
-    Column("AGE", lambda incident, now: write_age(incident.opened_at, now=now)),
-    Column("CAUSE", lambda incident, now: incident.cause),
-    Column("GPUS", lambda incident, now: str(incident.gpus_hurt)),
-    Column("JOBS", _jobs_hurt),
+    Column("HURT", lambda incident, now: write_hurt(incident)),
+    Column("LOST-GPU-H", lambda incident, now: write_lost(incident.gpu_hours_lost)),
+    Column("SINCE", lambda incident, now: write_age(incident.opened_at, now=now)),
+    Column("WITH", lambda incident, now: write_with(incident)),
+    Column("FLAGS", lambda incident, now: write_flags(incident)),
+    Column("SCOPE", lambda incident, now: incident.scope, wide=True),
+    Column("SUBJECT", lambda incident, now: incident.subject, wide=True),
+    Column("CAUSE", lambda incident, now: incident.cause, wide=True),
+    Column("NODES", lambda incident, now: str(len(incident.nodes)), wide=True),
     Column("RESOLVED", lambda incident, now: write_age(incident.resolved_at, now=now), wide=True),
-    Column("ACKNOWLEDGED", lambda incident, now: known(incident.acknowledged_by), wide=True),
-    Column("OWNER", lambda incident, now: known(incident.owner), wide=True),
-    Column("TITLE", lambda incident, now: incident.title),
-    Column("ACTION", lambda incident, now: incident.action, wide=True),
+    Column("PART-OF", lambda incident, now: known(incident.merged_into), wide=True),
+    Column("WHAT", lambda incident, now: incident.title),
+    Column("DO-FIRST", lambda incident, now: incident.action, wide=True),
 )
 
 

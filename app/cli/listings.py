@@ -1,16 +1,16 @@
-"""What the cluster is like: status, nodes, gpus, jobs, incidents."""
+"""What the cluster is like: status, nodes, gpus, jobs."""
 
 from typing import Annotated
 
 import typer
 
 from app.cli.api import now_utc, open_api, read_record
-from app.cli.columns import GPUS, INCIDENTS, JOBS, NODES
+from app.cli.columns import GPUS, JOBS, NODES
 from app.cli.durations import write_age
 from app.cli.output import Output, OutputOption, print_json, print_listing
 from app.cli.tables import align, printable
 from app.settings import read_settings
-from app.store.records import GpuRecord, IncidentRecord, JobRecord, NodeRecord, StatusRecord
+from app.store.records import GpuRecord, JobRecord, NodeRecord, StatusRecord
 
 Health = Annotated[
     str | None, typer.Option(help="Only Healthy, Degraded, Failing or Unknown ones.")
@@ -19,7 +19,7 @@ Limit = Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")]
 
 
 def register(program: typer.Typer) -> None:
-    for command in (status, nodes, gpus, jobs, incidents):
+    for command in (status, nodes, gpus, jobs):
         program.command(command.__name__)(command)
 
 
@@ -72,19 +72,6 @@ def jobs(
     where = {"state": state, "node": node}
     documents = list(open_api(read_settings()).items("jobs", where, limit=limit))
     print_listing(documents, JobRecord, JOBS, output=output, empty="No such job.")
-
-
-def incidents(
-    everything: Annotated[
-        bool, typer.Option("--all", help="Resolved ones too, newest first.")
-    ] = False,
-    limit: Limit = 0,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """The open incidents: what failed, and whom it hurts."""
-    where = {"open_only": str(not everything).lower()}
-    documents = list(open_api(read_settings()).items("incidents", where, limit=limit))
-    print_listing(documents, IncidentRecord, INCIDENTS, output=output, empty="No incident is open.")
 
 
 def _status_lines(record: StatusRecord) -> list[str]:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import demo, inspect, listings, operations, processes, repairs, simulate
+from app.cli import demo, incidents, inspect, listings, operations, processes, repairs, simulate
 from app.cli.outcome import FAILED
 from app.errors import PitwallError, SettingsError
 from collectors.errors import CollectorError
@@ -29,6 +29,7 @@ def build() -> typer.Typer:
     demo.register(program)
     simulate.register(program)
     listings.register(program)
+    incidents.register(program)
     operations.register(program)
     repairs.register(program)
     inspect.register(program)

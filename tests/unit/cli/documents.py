@@ -137,3 +137,25 @@ def operation(state: str, *, ended: bool, **fields: Any) -> dict[str, Any]:
         "steps": [],
         **fields,
     }
+
+
+INCIDENT: dict[str, Any] = {
+    "id": "i-1",
+    "episode": 1,
+    "scope": "node",
+    "subject": "n1",
+    "severity": "fatal",
+    "title": "n1: GPU 3 has fallen off the bus (XID 79)",
+    "cause": "xid-79",
+    "action": "Drain the node and power-cycle it.",
+    "opened_at": "2026-01-01T00:00:00Z",
+    "updated_at": "2026-01-01T00:00:00Z",
+    "resolved_at": None,
+    "acknowledged_by": None,
+    "owner": "ann",
+    "jobs": [],
+    "gpus_hurt": 0,
+    "nodes": ["n1"],
+    "first": {},
+    "gpu_hours_lost": None,
+}
