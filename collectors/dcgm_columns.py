@@ -102,11 +102,23 @@ class TableBuilder:
         self._ages = np.zeros(0)
         self._asked_at_seconds = 0.0
         self._exceptions: dict[str, dict[int, str]] = {}
+        self._nameless: set[int] = set()
 
-    def add(self, metric: str, vector: Vector) -> None:
-        """Take what a metric says of each GPU. One that is not among METRICS names its GPUs only."""
-        series = BY_METRIC.get(metric)
+    @property
+    def is_empty(self) -> bool:
+        """Whether no GPU is known yet."""
+        return not self._keys
+
+    def add(self, metric: str, vector: Vector, *, named: bool = False) -> None:
+        """Take what a metric says of each GPU. One that is not among METRICS names its GPUs only.
+
+        `named`: the GPUs' other labels were told by a metric before, and these series have only
+        those that find the GPU. One that has not been seen before wants a name then.
+        """
+        series, before = BY_METRIC.get(metric), len(self._keys)
         raw, unreadable = self._read(vector)
+        if named:
+            self._nameless.update(range(before, len(self._keys)))
         if not (raw == raw).any() and not unreadable:
             return
         self._heard[metric] = raw == raw
@@ -123,6 +135,24 @@ class TableBuilder:
         elif metric == XID_METRIC:
             self._xids = values
 
+    def next_name(self) -> str | None:
+        """Return the metric that names most of the GPUs without a name, None when there is none."""
+        without = np.zeros(len(self._keys), dtype=bool)
+        without[list(self._nameless)] = True
+        return self._most_heard(without)
+
+    def add_names(self, vector: Vector) -> None:
+        """Take the other labels of GPUs that have no name yet, from series with all of theirs."""
+        found = set()
+        for sample in vector:
+            labels = sample.get("metric")
+            place = self._find(labels) if isinstance(labels, Mapping) else None
+            if labels is not None and place is not None and place in self._nameless:
+                self._labels[place] = labels
+                self._own(place, labels)
+                found.add(place)
+        self._nameless -= found
+
     def add_times(self, vector: Vector) -> None:
         """Take the answer of timestamp(METRIC): when each GPU's sample was scraped."""
         raw, _ = self._read(vector)
@@ -134,9 +164,12 @@ class TableBuilder:
         ages = _pad(self._ages, len(self._keys))
         timed = {host for host, age in zip(self._hosts, ages, strict=True) if age == age}
         without = np.array([host not in timed for host in self._hosts], dtype=bool)
+        return self._most_heard(without)
+
+    def _most_heard(self, of: Mask) -> str | None:
         best, most = None, 0
         for metric, heard in self._heard.items():
-            count = int(np.count_nonzero(heard & without[: len(heard)]))
+            count = int(np.count_nonzero(heard & of[: len(heard)]))
             if count > most:
                 best, most = metric, count
         return best

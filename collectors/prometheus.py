@@ -14,8 +14,12 @@ from collectors.errors import SourceError
 
 TIMEOUT_SECONDS = 10
 
-MOST_CLOCKS = 3
-"""Metrics asked for the times of their samples, where no one metric is on all hosts."""
+KEY_LABELS = "Hostname, hostname, UUID, GPU_I_ID"
+"""Labels by which a series finds its GPU: the others are read once a poll. With all of them an answer
+is three times as long, and reading it takes most of a poll's time."""
+
+MOST_ROUNDS = 3
+"""Further metrics asked for names or times, where no one metric is on all GPUs."""
 
 
 class DcgmSource:
@@ -39,12 +43,19 @@ class DcgmSource:
         """
         builder = TableBuilder()
         for metric in METRICS:
-            builder.add(metric, self.query(metric))
-        for _ in range(MOST_CLOCKS):
-            clock = builder.next_clock()
-            if clock is None:
+            # The first that is there names the GPUs by all of its labels.
+            named = not builder.is_empty
+            builder.add(metric, self.query(_shorten(metric) if named else metric), named=named)
+        for _ in range(MOST_ROUNDS):
+            unnamed = builder.next_name()
+            if unnamed is None:
                 break
-            builder.add_times(self.query(f"timestamp({clock})"))
+            builder.add_names(self.query(unnamed))
+        for _ in range(MOST_ROUNDS):
+            untimed = builder.next_clock()
+            if untimed is None:
+                break
+            builder.add_times(self.query(_shorten(f"timestamp({untimed})")))
         return builder.build()
 
     def check(self) -> None:
@@ -73,3 +84,7 @@ class DcgmSource:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _shorten(query: str) -> str:
+    return f"max by ({KEY_LABELS}) ({query})"

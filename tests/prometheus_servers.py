@@ -15,6 +15,7 @@ from app.simulator.prometheus import PrometheusFace, parameters_of
 
 Answer = tuple[int, bytes]
 _LINE = re.compile(r"(\w+)\{(.*)\} (\S+)$")
+_GREATEST = re.compile(r"max by \(([^)]*)\) \((.*)\)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -60,19 +61,32 @@ def answer_of_face(face: PrometheusFace) -> Callable[[str], Answer]:
 
 
 def answer_of_scrape(text: str, *, at: float) -> Callable[[str], Answer]:
-    """Instant queries over the text that an exporter gave: names, and timestamp() of one."""
+    """Instant queries over the text that an exporter gave."""
     vectors = read_exposition(text, at=at)
 
     def answer(path: str) -> Answer:
-        query = parse_qs(urlsplit(path).query)["query"][0]
-        name = query.removeprefix("timestamp(").removesuffix(")")
-        found = vectors.get(name, [])
-        if name != query:
-            found = [{**one, "value": [at, str(at - 5)]} for one in found]
+        found = answer_query(vectors, parse_qs(urlsplit(path).query)["query"][0])
         data = {"resultType": "vector", "result": found}
         return 200, json.dumps({"status": "success", "data": data}).encode()
 
     return answer
+
+
+def answer_query(vectors: dict[str, list[dict[str, Any]]], query: str) -> list[dict[str, Any]]:
+    """The instant vector of a name, its timestamp() (5 s ago, where none is given under that text), or
+    max by (labels) of these."""
+    greatest = _GREATEST.match(query)
+    if greatest is not None:
+        kept = [name.strip() for name in greatest[1].split(",")]
+        short: dict[str, dict[str, Any]] = {}
+        for one in answer_query(vectors, greatest[2]):
+            labels = {name: one["metric"][name] for name in kept if name in one["metric"]}
+            short[json.dumps(labels)] = {**one, "metric": labels}
+        return list(short.values())
+    if query in vectors or not query.startswith("timestamp("):
+        return vectors.get(query, [])
+    found = vectors.get(query.removeprefix("timestamp(").removesuffix(")"), [])
+    return [{**one, "value": [one["value"][0], str(one["value"][0] - 5)]} for one in found]
 
 
 def read_exposition(text: str, *, at: float) -> dict[str, list[dict[str, Any]]]:

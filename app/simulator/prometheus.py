@@ -13,6 +13,7 @@ from app.simulator.api.request import Request, Response, json_response
 from app.simulator.asgi import Application, application_of
 from app.simulator.hosts import Gpu, Host
 from app.simulator.promql import (
+    Greatest,
     QueryInvalid,
     Selector,
     Timestamp,
@@ -116,8 +117,11 @@ class PrometheusFace:
                 yield labels, value
 
     def _matching(
-        self, found: Selector | Timestamp
+        self, found: Selector | Timestamp | Greatest
     ) -> Iterator[tuple[Labels, Callable[[float], float]]]:
+        if isinstance(found, Greatest):
+            yield from self._greatest(found)
+            return
         selector = found.of if isinstance(found, Timestamp) else found
         for labels, value in self._all(selector.name()):
             if not selector.holds(labels):
@@ -128,6 +132,14 @@ class PrometheusFace:
                 yield labels, lambda at: at
             else:
                 yield labels, value
+
+    def _greatest(self, found: Greatest) -> Iterator[tuple[Labels, Callable[[float], float]]]:
+        groups: dict[tuple[tuple[str, str], ...], list[Callable[[float], float]]] = {}
+        for labels, value in self._matching(found.of):
+            key = tuple((name, labels[name]) for name in found.by if labels.get(name))
+            groups.setdefault(key, []).append(value)
+        for key, values in groups.items():
+            yield dict(key), _maximum(values)
 
     def _all(self, name: str | None) -> Iterator[tuple[Labels, Callable[[float], float]]]:
         """Every series, or those of one metric. A dead machine's exporter is down."""
@@ -149,6 +161,10 @@ def is_shown(metric: str, gpu: Gpu) -> bool:
     if "gone" in gpu.ailments:
         return False
     return not gpu.lost or (metric == "DCGM_FI_DEV_XID_ERRORS" and gpu.last_xid != 0)
+
+
+def _maximum(values: list[Callable[[float], float]]) -> Callable[[float], float]:
+    return lambda at: max(value(at) for value in values)
 
 
 def _constant(value: float) -> Callable[[float], float]:

@@ -1,4 +1,4 @@
-"""The part of PromQL that the Prometheus face reads: selectors, timestamp() of one, numbers."""
+"""The part of PromQL that the Prometheus face reads: selectors, timestamp(), max by (), numbers."""
 
 import re
 from collections.abc import Mapping
@@ -64,15 +64,33 @@ class Timestamp:
     of: Selector
 
 
+@dataclass(frozen=True)
+class Greatest:
+    """max by (labels): the greatest of the series that agree in these labels."""
+
+    by: tuple[str, ...]
+    of: Selector | Timestamp
+
+
 _TIMESTAMP = re.compile(r"^\s*timestamp\s*\((?P<selector>.*)\)\s*$", re.DOTALL)
+_GREATEST = re.compile(r"^\s*max\s+by\s*\((?P<labels>[\w\s,]*)\)\s*\((?P<of>.*)\)\s*$", re.DOTALL)
 
 
-def parse_query(text: str) -> Selector | Timestamp | float:
-    """Read a query. Raises QueryInvalid for what is not a selector, its timestamp() or a number."""
+def parse_query(text: str) -> Selector | Timestamp | Greatest | float:
+    """Read a query. Raises QueryInvalid for what is not a selector, timestamp() of one, max by () of
+    these, or a number."""
     try:
         return float(text)
     except ValueError:
         pass
+    greatest = _GREATEST.match(text)
+    if greatest is None:
+        return _parse_vector(text)
+    labels = tuple(name.strip() for name in greatest["labels"].split(",") if name.strip())
+    return Greatest(labels, _parse_vector(greatest["of"]))
+
+
+def _parse_vector(text: str) -> Selector | Timestamp:
     function = _TIMESTAMP.match(text)
     return Timestamp(parse_selector(function["selector"])) if function else parse_selector(text)
 

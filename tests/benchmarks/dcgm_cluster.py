@@ -64,15 +64,19 @@ def value_of(metric: str, number: int, poll: int) -> float:
     return float(_USUAL.get(metric, 0))
 
 
-def vector_text(metric: str, gpus: int, poll: int = 0) -> str:
-    """The body of Prometheus' answer for one metric."""
-    result = [
-        {
-            "metric": {"__name__": metric, **labels_of(number)},
-            "value": [1_773_114_089.184, f"{value_of(metric, number, poll):g}"],
-        }
-        for number in range(gpus)
-    ]
+def vector_text(metric: str, gpus: int, *, names: list[str] | None = None) -> str:
+    """The body of Prometheus' answer for one metric, with all labels or those in `names`."""
+    result = []
+    for number in range(gpus):
+        labels = {"__name__": metric, **labels_of(number)}
+        if names is not None:
+            labels = {name: labels[name] for name in names if name in labels}
+        result.append(
+            {
+                "metric": labels,
+                "value": [1_773_114_089.184, f"{value_of(metric, number, 0):g}"],
+            }
+        )
     return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
 
 

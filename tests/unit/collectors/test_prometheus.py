@@ -21,6 +21,7 @@ from collectors.errors import SourceError
 from collectors.prometheus import DcgmSource
 from collectors.readings import GpuReading, PodReference
 from tests.captures import RECORDED
+from tests.prometheus_servers import answer_query
 
 EXCERPTS = Path(__file__).parents[2] / "data" / "dcgm-exporter" / "vectors.json"
 CAPTURES = RECORDED / "aicr/extracted"
@@ -43,7 +44,7 @@ class Prometheus:
                     return
                 answer: dict[str, Any] = {
                     "status": "success",
-                    "data": {"resultType": "vector", "result": VECTORS.get(name, [])},
+                    "data": {"resultType": "vector", "result": answer_query(VECTORS, name)},
                 }
                 if server.failure == "scalar":
                     answer["data"]["result"] = "1"
@@ -273,6 +274,7 @@ def test_the_age_of_a_sample_is_asked_of_a_metric_that_is_on_the_host(
         "DCGM_FI_DEV_POWER_USAGE": vector("c", text="300"),
         "timestamp(DCGM_FI_DEV_POWER_USAGE)": vector("c", text="700"),
         "DCGM_FI_DEV_XID_ERRORS": vector("a", "d", text="0"),
+        "timestamp(DCGM_FI_DEV_XID_ERRORS)": [],
     }.items():
         monkeypatch.setitem(VECTORS, name, answer)
     source = DcgmSource(prometheus.url)
@@ -284,6 +286,24 @@ def test_the_age_of_a_sample_is_asked_of_a_metric_that_is_on_the_host(
         "c": 300.0,
         "d": None,
     }
+
+
+def test_a_gpu_that_the_first_metric_lacks_is_named_by_another(
+    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(index: int, text: str) -> dict[str, Any]:
+        labels = {"Hostname": "n", "UUID": f"GPU-{index}", "gpu": str(index)}
+        return {"metric": {**labels, "exported_pod": f"rank-{index}"}, "value": [1000.0, text]}
+
+    for name in list(VECTORS):
+        monkeypatch.delitem(VECTORS, name)
+    monkeypatch.setitem(VECTORS, "DCGM_FI_DEV_GPU_TEMP", [sample(0, "30")])
+    monkeypatch.setitem(VECTORS, "DCGM_FI_DEV_POWER_USAGE", [sample(0, "300"), sample(1, "400")])
+    source = DcgmSource(prometheus.url)
+    gpus = readings_of(source.read())["n"]
+    source.close()
+    told = [(gpu.index, gpu.power_watts, gpu.allocated_to[0].name) for gpu in gpus]
+    assert told == [(0, 300.0, "rank-0"), (1, 400.0, "rank-1")]
 
 
 @pytest.mark.parametrize("failure", ["hangs", "503", "html", "scalar"])

@@ -65,6 +65,16 @@ def test_a_dead_nodes_exporter_is_down(cluster, ask) -> None:
     assert query(ask, f'DCGM_FI_DEV_GPU_TEMP{{Hostname="{NODE}"}}') == []
 
 
+def test_the_greatest_by_labels_and_the_time_of_a_sample_are_answered(ask) -> None:
+    found = query(ask, f'max by (Hostname, absent) (DCGM_FI_DEV_GPU_TEMP{{Hostname="{NODE}"}})')
+    each = query(ask, f'DCGM_FI_DEV_GPU_TEMP{{Hostname="{NODE}"}}')
+    assert [one["metric"] for one in found] == [{"Hostname": NODE}]
+    assert float(found[0]["value"][1]) == max(float(one["value"][1]) for one in each)
+    times = query(ask, f'max by (gpu) (timestamp(DCGM_FI_DEV_GPU_TEMP{{Hostname="{NODE}"}}))')
+    assert [one["metric"]["gpu"] for one in times] == list("01234567")
+    assert {float(one["value"][1]) for one in times} == {float(one["value"][0]) for one in times}
+
+
 def test_a_number_is_a_scalar(ask) -> None:
     _, answer = ask("/api/v1/query", query="1", time="5")
     assert answer["data"] == {"resultType": "scalar", "result": [5.0, "1"]}
