@@ -108,7 +108,8 @@ def test_incident_opens_with_its_job_and_resolves_with_its_fault(engine: Engine)
         "critical",
         1,
     )
-    assert record.jobs == [{"uid": "j1", "namespace": "ml", "name": "train", "gpus": 16}]
+    (hurt,) = record.jobs
+    assert (hurt["uid"], hurt["gpus"], hurt["until"], hurt["ranks"]) == ("j1", 16, None, [0])
     assert record.gpus_hurt == 16
     assert refresh(engine, 4) == IncidentChanges()
     store(engine, report(sequence=5), now=6)
@@ -116,11 +117,12 @@ def test_incident_opens_with_its_job_and_resolves_with_its_fault(engine: Engine)
     assert incidents.incidents(engine, "c") == []
     (resolved,) = incidents.incidents(engine, "c", open_only=False)
     assert resolved.resolved_at == at(7)
+    assert (resolved.gpus_hurt, resolved.jobs[0]["until"]) == (0, "2026-11-24T12:00:07Z")
     kinds = [entry.kind for entry in incidents.timeline(engine, "c", incident_id)]
     assert kinds == ["opened", "hurt", "resolved"]
 
 
-def test_second_fault_joins_the_incident_and_a_later_one_is_a_new_episode(engine: Engine) -> None:
+def test_second_fault_joins_the_incident_and_a_later_xid_is_a_new_episode(engine: Engine) -> None:
     store(engine, report(sequence=1, findings=[finding("e1")]), now=2)
     (first,) = refresh(engine, 2).opened
     both = [finding("e1"), finding("e2", severity="fatal", rule="ecc-uncorrected")]
@@ -130,7 +132,7 @@ def test_second_fault_joins_the_incident_and_a_later_one_is_a_new_episode(engine
     assert record.severity == "fatal"
     store(engine, report(sequence=5), now=6)
     refresh(engine, 6)
-    store(engine, report(sequence=7, findings=[finding("e3")]), now=8)
+    store(engine, report(sequence=7, findings=[finding("e3", rule="xid-79", since=at(7))]), now=8)
     (second,) = refresh(engine, 8).opened
     record = incidents.incident(engine, "c", second)  # type: ignore[assignment]
     assert second != first
@@ -162,6 +164,10 @@ def test_mass_silence_is_one_incident_and_ends_as_nodes_return(engine: Engine) -
     store(engine, *back, now=111)
     age(engine, 112)
     refresh(engine, 112)
+    (record,) = incidents.incidents(engine, "c")
+    assert (record.scope, record.ended_at) == ("pipeline", at(112))
+    assert refresh(engine, 114) == IncidentChanges()
+    refresh(engine, 173)
     (record,) = incidents.incidents(engine, "c")
     assert (record.scope, record.subject, record.cause) == ("node", "n0", "silent")
 
