@@ -153,7 +153,7 @@ def fold_central(
                     before.episode,
                 )
             )
-            if finding.changes_health and before.severity != finding.severity:
+            if finding.changes_health:  # the node's reason quotes the message
                 touched.add(finding.node)
     update(
         connection,

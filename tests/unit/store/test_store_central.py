@@ -119,3 +119,12 @@ def test_finding_without_a_node_opens_all_the_same(engine: Engine) -> None:
     hang = not_ready("", rule="collective-hang", subject="j1", job_uid="j1", changes_health=False)
     assert len(fold(engine, hang, now=9, source="training").opened) == 1
     assert len(fold(engine, now=10, source="training").closed) == 1
+
+
+def test_node_says_its_reason_as_the_finding_says_it_now(engine: Engine) -> None:
+    store(engine, report(sequence=1), now=2)
+    fold(engine, not_ready(), now=20)
+    fold(engine, not_ready(message="n1 is NotReady: the kubelet is silent"), now=22)
+    found = fleet.node(engine, "c", "n1")
+    assert found is not None
+    assert found.health_reason == "n1 is NotReady: the kubelet is silent"
