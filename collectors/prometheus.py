@@ -11,6 +11,7 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from collectors.dcgm_columns import DcgmTable, TableBuilder
 from collectors.dcgm_series import METRICS
 from collectors.errors import SourceError
+from collectors.garbage import collector_paused
 
 TIMEOUT_SECONDS = 10
 
@@ -41,22 +42,8 @@ class DcgmSource:
         An instant vector carries the time of the question, and Prometheus answers with samples up
         to 5 minutes old: those of one metric are asked for their own times besides.
         """
-        builder = TableBuilder()
-        for metric in METRICS:
-            # The first that is there names the GPUs by all of its labels.
-            named = not builder.is_empty
-            builder.add(metric, self.query(_shorten(metric) if named else metric), named=named)
-        for _ in range(MOST_ROUNDS):
-            unnamed = builder.next_name()
-            if unnamed is None:
-                break
-            builder.add_names(self.query(unnamed))
-        for _ in range(MOST_ROUNDS):
-            untimed = builder.next_clock()
-            if untimed is None:
-                break
-            builder.add_times(self.query(_shorten(f"timestamp({untimed})")))
-        return builder.build()
+        with collector_paused():
+            return self._read()
 
     def check(self) -> None:
         """Ask something small, whatever it finds. Raises SourceError."""
@@ -80,6 +67,24 @@ class DcgmSource:
         if not isinstance(answer, list):
             raise SourceError(f"Prometheus at {self._url} answers {text} with no vector")
         return answer
+
+    def _read(self) -> DcgmTable:
+        builder = TableBuilder()
+        for metric in METRICS:
+            # The first that is there names the GPUs by all of its labels.
+            named = not builder.is_empty
+            builder.add(metric, self.query(_shorten(metric) if named else metric), named=named)
+        for _ in range(MOST_ROUNDS):
+            unnamed = builder.next_name()
+            if unnamed is None:
+                break
+            builder.add_names(self.query(unnamed))
+        for _ in range(MOST_ROUNDS):
+            untimed = builder.next_clock()
+            if untimed is None:
+                break
+            builder.add_times(self.query(_shorten(f"timestamp({untimed})")))
+        return builder.build()
 
     def close(self) -> None:
         """Close the connections."""

@@ -32,8 +32,9 @@ from app.store.vectors import (
     quantize,
     unpack,
 )
-from app.store.writes.bulk import Row, Upsert, clock, collector_paused, upsert
+from app.store.writes.bulk import Row, Upsert, clock, upsert
 from app.store.writes.gpus import HEALTH, INDEX, PLACES, POD, GpuRows
+from collectors.garbage import collector_paused
 
 Codes = NDArray[numpy.uint8]
 

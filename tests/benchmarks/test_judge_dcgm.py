@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from collectors.dcgm_columns import TableBuilder
 from collectors.dcgm_desk import DcgmDesk
+from collectors.garbage import collector_paused
 from collectors.prometheus import KEY_LABELS
 from tests.benchmarks.dcgm_cluster import ADDED, METRICS, build, labels_of, vector_text, words_of
 from tests.benchmarks.figures import Figures
@@ -45,8 +46,10 @@ def test_judging_a_poll_of_350000_gpus_costs_under_two_seconds_of_a_core() -> No
 def test_what_it_costs_to_turn_prometheus_answers_into_columns() -> None:
     figures = Figures("read dcgm-exporter's series, per million samples")
     builder = TableBuilder()
-    whole = _read(builder, METRICS[:1], names=None)
-    short = _read(builder, METRICS[1:6], names=KEY_LABELS.split(", "))
+    # As DcgmSource reads.
+    with collector_paused():
+        whole = _read(builder, METRICS[:1], names=None)
+        short = _read(builder, METRICS[1:6], names=KEY_LABELS.split(", "))
     assert len(builder.build().keys) == READ_GPUS
     for told, cost in (("all labels", whole), ("labels that find the GPU", short)):
         figures.add(f"JSON, {told}", cost.megabytes, "MB")

@@ -24,8 +24,9 @@ from app.store.history import HistoryBuffer
 from app.store.reads import fleet, status
 from app.store.vectors import values_of
 from app.store.writes import gpus
-from app.store.writes.bulk import Row, collector_paused, insert
+from app.store.writes.bulk import Row, insert
 from app.store.writes.reports import store_reports
+from collectors.garbage import collector_paused
 from collectors.readings import GpuReading
 from collectors.report import Finding, NvmlState, Report, XidEvent
 from tests.benchmarks.figures import Figures, medians, seconds_of

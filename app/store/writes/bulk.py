@@ -4,10 +4,8 @@ A table's `Upsert` says it once for both. Rows are tuples in the order of its co
 are made by `clock(connection)`.
 """
 
-import gc
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -160,18 +158,6 @@ def parse_time(value: Any) -> datetime | None:
         return datetime.fromisoformat(f"{value}+00:00")
     found: datetime = value
     return found.astimezone(UTC)
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """No garbage collection within: it takes two thirds of the time of building 350,000 rows (facts/store.md)."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _rows(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> Iterator[Row]:

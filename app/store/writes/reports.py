@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from app.store.writes.bulk import collector_paused
 from app.store.writes.events import Event, append_events, stored_xids
 from app.store.writes.findings import fold_findings
 from app.store.writes.gpus import (
@@ -24,6 +23,7 @@ from app.store.writes.gpus import (
 from app.store.writes.moments import sane_time
 from app.store.writes.nodes import silence_reason, store_nodes
 from app.store.writes.streams import NodeReports, Outcome, advance_streams, sort_reports
+from collectors.garbage import collector_paused
 from collectors.report import Report
 from collectors.xid import find_entry
 
