@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import RequestRefused
-from app.operations import admission, ledger
+from app.operations import admission, incident_requests, ledger
 from app.operations.lease import LeaseKeeper, check
 from app.operations.model import Choice, Memory
 from app.operations.repair_requests import give_back, repair
@@ -71,8 +71,8 @@ class RequestDesk:
     def _answer(self, request: RequestRecord) -> bool:
         now = self._clock()
         view = fresh(self._view(), now)
-        # A cancel or a choice needs no view: it is a word to the reconciler.
-        needs_view = request.kind not in ("cancel", "choose")
+        # A cancel or a choice needs no view: it is a word to the reconciler. Nor does one on an incident.
+        needs_view = request.kind not in ("cancel", "choose", *incident_requests.KINDS)
         if needs_view and not view.synced:
             if (now - request.created_at).total_seconds() < UNHEARD_SECONDS:
                 return False
@@ -111,6 +111,8 @@ class RequestDesk:
     def _handle(
         self, connection: Connection, request: RequestRecord, view: ClusterView, now: datetime
     ) -> tuple[str | None, dict[str, Any]]:
+        if request.kind in incident_requests.KINDS:
+            return None, incident_requests.answer(connection, self._cluster, request, now)
         parameters = read_parameters(request.parameters)
         match request.kind:
             case "preview":
@@ -337,7 +339,10 @@ def _audit(
     nodes = request.parameters.get("nodes")
     subject = ", ".join(map(str, nodes)) if isinstance(nodes, list) else ""
     target = subject or str(
-        request.parameters.get("job") or request.parameters.get("operation_id") or ""
+        request.parameters.get("job")
+        or request.parameters.get("operation_id")
+        or request.parameters.get("incident_id")
+        or ""
     )
     detail = str(request.parameters.get("choice") or request.parameters.get("text") or "")
     ledger.audit(

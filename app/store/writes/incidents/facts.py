@@ -67,6 +67,12 @@ _OFF = ("Drained", "Under repair")
 def read_faults(connection: Connection, cluster: str) -> list[Fault]:
     """The open findings, and each silent node's silence as a fault of its own."""
     faults = [_fault(row) for row in connection.execute(text(_FAULTS), {"cluster": cluster})]
+    return [*faults, *read_silent(connection, cluster)]
+
+
+def read_silent(connection: Connection, cluster: str) -> list[Fault]:
+    """Each silent node's silence, since it was last heard."""
+    faults = []
     for name, observed_at, received_at in connection.execute(text(_SILENT), {"cluster": cluster}):
         since = time_of(observed_at)
         if received_at is not None:
