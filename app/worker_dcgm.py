@@ -11,7 +11,7 @@ the nodes fall silent as if their agents had.
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -141,13 +141,12 @@ class DcgmWatch:
             return
         if self._forgotten:
             return
-        words = match_hosts(table.places, nodes)
         now = self._clock()
         verdicts = self._desk.take(
-            table, words=words, now=now, silence_seconds=self._silence_seconds
+            table, words=nodes, now=now, silence_seconds=self._silence_seconds
         )
         self._store(table, verdicts, view=view, now=now)
-        self._say(word_poll(table, words, verdicts, nodes=len(nodes)))
+        self._say(word_poll(table, nodes, verdicts))
 
     def _store(
         self,
@@ -210,33 +209,19 @@ class DcgmWatch:
         )
 
 
-def match_hosts(hosts: Iterable[str], nodes: Mapping[str, NodeWord]) -> dict[str, NodeWord]:
-    """The nodes by the hosts that exporters call themselves: the same name, or the same in lower case.
-
-    A host that is no node of the cluster (an exporter that names its pod, machines beside it) is left out.
-    """
-    matched = {host: nodes[host] for host in hosts if host in nodes}
-    for host in hosts:
-        lower = host.lower()
-        if host not in matched and lower in nodes and lower not in matched:
-            matched[host] = nodes[lower]
-    return matched
-
-
 def word_poll(
-    table: DcgmTable,
-    words: Mapping[str, NodeWord],
-    verdicts: Mapping[str, HostVerdict],
-    *,
-    nodes: int,
+    table: DcgmTable, nodes: Mapping[str, NodeWord], verdicts: Mapping[str, HostVerdict]
 ) -> str:
-    """What a poll saw, in one sentence: GPUs read, nodes without an agent, and what was of no use."""
+    """What a poll saw, in one sentence: GPUs read, nodes without an agent, and what was of no use.
+
+    A host that is no node of the cluster is an exporter that names its pod, or a machine beside it.
+    """
     gpus = sum(verdict.gpu_count for verdict in verdicts.values())
-    said = f"{gpus} GPUs of {len(verdicts)} nodes read; {nodes} nodes have no agent"
-    old = len(words) - len(verdicts)
-    if old:
-        said += f"; of {old} nodes the samples are too old"
-    foreign = len(table.places) - len(words)
+    said = f"{gpus} GPUs of {len(verdicts)} nodes read; {len(nodes)} nodes have no agent"
+    matched = sum(host in nodes for host in table.places)
+    if matched > len(verdicts):
+        said += f"; of {matched - len(verdicts)} nodes the samples are too old"
+    foreign = len(table.places) - matched
     if foreign:
         said += f"; {foreign} hosts were left to their agents or are no node of the cluster"
     return said

@@ -234,7 +234,7 @@ class TableBuilder:
                     values.append(math.nan)
                 if place is None:
                     continue
-            elif values[place] == values[place]:
+            if values[place] == values[place]:
                 # A GPU that several pods share has a series for each of them.
                 self._own(place, labels)
             try:

@@ -12,8 +12,10 @@ Labels = Mapping[str, str]
 
 
 def find_host(labels: Labels) -> str | None:
-    """Return the node of a series: Hostname, or hostname in newer exporters."""
-    return labels.get("Hostname") or labels.get("hostname")
+    """Return the node of a series, in lower case as nodes are named: its label Hostname, or hostname
+    in newer exporters."""
+    host = labels.get("Hostname") or labels.get("hostname")
+    return host.lower() if host else None
 
 
 def find_owner(labels: Labels) -> PodReference | None:

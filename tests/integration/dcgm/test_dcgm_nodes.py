@@ -1,5 +1,6 @@
 """Nodes without an agent from Prometheus to the store, over restarts, silence and an agent that starts."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -231,6 +232,36 @@ def test_a_node_whose_exporter_is_down_ages_into_unknown(sqlite_site: Site) -> N
         assert age_nodes(connection, CLUSTER, site.now()) == [site.names[0]]
     assert site.open() == [], "silence is no missing GPU"
     assert "8 GPUs of 1 nodes read; 2 nodes have no agent" in prometheus(site).message
+
+
+def test_an_exporter_that_is_down_for_a_while_leaves_what_is_open_as_it_is(
+    sqlite_site: Site,
+) -> None:
+    site, watch = sqlite_site, sqlite_site.watch()
+    site.polls(watch, 2)
+    site.break_gpu("remap-pending", 1)
+    site.break_gpu("xid-119", 2)
+    site.polls(watch)
+    before = {one.episode for one in site.open()}
+    assert len(before) == 2
+    answer = site.answer
+
+    def without(path: str) -> tuple[int, bytes]:
+        status, body = answer(path)
+        document = json.loads(body)
+        document["data"]["result"] = [
+            one
+            for one in document["data"]["result"]
+            if one["metric"].get("Hostname") != site.names[0]
+        ]
+        return status, json.dumps(document).encode()
+
+    site.answer = without
+    site.polls(watch, 8)
+    assert {one.episode for one in site.open()} == before
+    site.answer = answer
+    site.polls(watch, 2)
+    assert {one.episode for one in site.open()} == before
 
 
 def test_where_every_node_has_an_agent_prometheus_is_only_asked_whether_it_is_there(
