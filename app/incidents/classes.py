@@ -14,7 +14,10 @@ WEIGHT = {"info": 0, "advice": 1, "warning": 2, "critical": 3, "fatal": 4}
 APPLICATION_RULES = frozenset(f"xid-{code}" for code in (8, 11, 13, 31, 32, 43, 45, 68, 69))
 """XIDs that a program causes (facts/gpu-health.md, application class)."""
 
-JOB_RULES = frozenset({"job-interrupted", "collective-hang", "straggler"})
+INTERRUPTED = "job-interrupted"
+"""Told until ten minutes after the last rank ended, also when the job is back by then."""
+
+JOB_RULES = frozenset({INTERRUPTED, "collective-hang", "straggler"})
 ABSENCE_RULES = frozenset({SILENT, NOT_READY})
 
 PLANNED_RULES = ABSENCE_RULES | {"gpu-count", "nvml-silent"}

@@ -21,6 +21,8 @@ from app.incidents.causes import (
     pile_nodes,
 )
 from app.incidents.classes import (
+    APPLICATION_RULES,
+    INTERRUPTED,
     SAME_FAILURE,
     WEIGHT,
     class_of,
@@ -77,7 +79,7 @@ def group_troubles(world: World, now: datetime) -> list[Trouble]:
     for fault in faults:
         (of_jobs if class_of(fault) in ("job", "application") else of_nodes).append(fault)
     piles = pile_nodes(of_nodes, world, homes, now)
-    _explain_jobs(of_jobs, piles, world=world, pods=pods, homes=homes)
+    _explain_jobs(of_jobs, piles, world=world, pods=pods, homes=homes, now=now)
     follow_nodes(of_nodes, piles, world.told)
     measure_standing(world, piles)
     standing = {one.key: one for one in world.standing}
@@ -89,11 +91,17 @@ def group_troubles(world: World, now: datetime) -> list[Trouble]:
 
 
 def _explain_jobs(
-    faults: Sequence[Fault], piles: Piles, *, world: World, pods: Pods, homes: Homes
+    faults: Sequence[Fault],
+    piles: Piles,
+    *,
+    world: World,
+    pods: Pods,
+    homes: Homes,
+    now: datetime,
 ) -> None:
     """Put each job's and application's fault under the pile that explains it, or the job's own."""
     causes = {key: pile for key, pile in piles.items() if key[0] != PIPELINE}
-    hurting = _hurting(causes, world, pods)
+    hurting = _hurting(causes, world, pods, now)
     by_node: dict[str, list[Key]] = {}
     for key, pile in causes.items():
         for node in pile.nodes:
@@ -102,19 +110,21 @@ def _explain_jobs(
     minor: list[tuple[Key, Fault]] = []
     for fault in sorted(faults, key=lambda fault: (fault.opened_at, fault.episode)):
         uid = job_of(fault, pods)
-        is_job = class_of(fault) == "job"
-        if not is_job and fault.episode in world.told and fault.episode not in homes:
+        home = homes.get(fault.episode)
+        is_job = class_of(fault) == "job" and not _is_past(fault, uid, world)
+        told_elsewhere = home is not None and not _is_own_home(fault, home)
+        if not is_job and home is None and fault.episode in world.told:
             continue
         own = ("job", uid) if uid is not None else ("node", fault.node)
-        if is_job and uid is None and not fault.node:
+        if uid is None and not fault.node:
             own = ("job", fault.episode)
         found = _explanation(fault, uid, hurting=hurting, by_node=by_node, times=times)
-        home = homes.get(fault.episode)
-        of_other = home is not None and home.scope not in ("job", PIPELINE)
-        if found is None and home is not None and of_other and (is_job or home.key in piles):
+        if found is None and told_elsewhere and home is not None:
+            if not is_job and home.key not in piles:
+                continue  # what it followed is over, and so is this
             # It is still a consequence of what is over: a job's fault keeps that open until it is back.
             found = home.key
-        if is_job:
+        if is_job or (found is None and class_of(fault) == "job"):
             piles.setdefault(found or own, Pile()).roots.append(fault)
         elif found is not None:
             piles[found].followed.append(fault)
@@ -129,13 +139,26 @@ def _explain_jobs(
             piles[own].followed.append(fault)
 
 
+def _is_own_home(fault: Fault, home: Standing) -> bool:
+    """Whether an open incident is of this fault's like, rather than of what it followed."""
+    if home.scope in ("job", PIPELINE):
+        return True
+    return home.cause in APPLICATION_RULES and class_of(fault) == "application"
+
+
+def _is_past(fault: Fault, uid: str | None, world: World) -> bool:
+    """Whether a job that was interrupted is back: then it is told and keeps nothing open."""
+    job = world.jobs.get(uid or "")
+    return fault.rule == INTERRUPTED and job is not None and job.is_whole
+
+
 def _hurting(
-    piles: Mapping[Key, Pile], world: World, pods: Pods
+    piles: Mapping[Key, Pile], world: World, pods: Pods, now: datetime
 ) -> dict[str, list[tuple[Key, datetime]]]:
     """By job: what hurts it, and since when."""
     found: dict[str, list[tuple[Key, datetime]]] = {}
     for key, pile in piles.items():
-        for uid, job in find_hurt(pile.roots, world, pods).items():
+        for uid, job in find_hurt(pile.roots, world, pods, now).items():
             found.setdefault(uid, []).append((key, job.since))
     for one in world.standing:
         if one.key in piles:
@@ -316,5 +339,5 @@ def _jobs(
 ) -> tuple[HurtJob, ...]:
     if scope == PIPELINE:  # its nodes are well as far as anybody knows
         return ()
-    hurt = find_hurt(faults, world, pods)
+    hurt = find_hurt(faults, world, pods, now)
     return carry_on(standing.jobs if standing is not None else (), hurt, world, now)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.incidents.classes import class_of
+from app.incidents.classes import INTERRUPTED, class_of
 from app.incidents.model import Fault, HurtJob, JobFact, NodeFact, PodFact, World
 
 
@@ -46,10 +46,13 @@ def is_off(node: NodeFact | None) -> bool:
 class _Sum:
     since: datetime
     pods: dict[str, PodFact] = field(default_factory=dict)
-    whole: bool = False
+    is_all: bool = False  # all of the job, whatever pods are known
+    holds: bool = False  # whatever the job does now
 
 
-def find_hurt(faults: Iterable[Fault], world: World, pods: Pods) -> dict[str, HurtJob]:
+def find_hurt(
+    faults: Iterable[Fault], world: World, pods: Pods, now: datetime
+) -> dict[str, HurtJob]:
     """The jobs that these faults hurt now, by UID.
 
     Grave faults and absences hurt the jobs on their GPU's pods, or on the node where no pod is named; an
@@ -61,16 +64,20 @@ def find_hurt(faults: Iterable[Fault], world: World, pods: Pods) -> dict[str, Hu
         if kind == "job":
             uid = job_of(fault, pods)
             if uid is not None:
-                _add(sums, uid, fault.opened_at).whole = True
+                one = _add(sums, uid, fault.opened_at)
+                one.is_all = True
+                one.holds = one.holds or fault.rule != INTERRUPTED
         elif kind in ("hardware", "absence", "application"):
             for pod in _hit(fault, world, pods, named_only=kind == "application"):
                 assert pod.job_uid is not None
                 since = max(fault.opened_at, pod.since or fault.opened_at)
-                _add(sums, pod.job_uid, since).pods[pod.uid] = pod
+                one = _add(sums, pod.job_uid, since)
+                one.pods[pod.uid] = pod
+                one.holds = True
     found = {}
     for uid, one in sums.items():
         job = world.jobs.get(uid)
-        hurt = _hurt(job, one) if job is not None else None
+        hurt = _hurt(job, one, now) if job is not None else None
         if hurt is not None:
             found[uid] = hurt
     return found
@@ -122,14 +129,15 @@ def _was_hit(pod: PodFact, fault: Fault, world: World) -> bool:
     return started and fault.opened_at <= pod.until and job is not None and not job.is_whole
 
 
-def _hurt(job: JobFact, one: _Sum) -> HurtJob | None:
-    until = None
+def _hurt(job: JobFact, one: _Sum, now: datetime) -> HurtJob | None:
+    # An interruption is told for a while after the job is back.
+    until = now if job.is_whole and not one.holds else None
     if job.is_ended:
         if job.state == "Complete" or job.finished_at is None or job.finished_at < one.since:
             return None
         until = job.finished_at
     there = sum(pod.gpus for pod in one.pods.values())
-    gpus = max(job.gpus, there) if job.gang or one.whole else there
+    gpus = max(job.gpus, there) if job.gang or one.is_all else there
     ranks = tuple(sorted(pod.rank for pod in one.pods.values() if pod.rank is not None))
     return HurtJob(job.uid, job.namespace, job.name, gpus, one.since, until, ranks)
 

@@ -170,3 +170,18 @@ def group(*faults: Fault, now: float = 600, **fields: Any) -> list[Trouble]:
 
 def keys(troubles: list[Trouble]) -> list[tuple[str, str]]:
     return [one.key for one in troubles]
+
+
+def stands(trouble: Trouble, **fields: Any) -> Standing:
+    """The incident that was opened for it."""
+    values: dict[str, Any] = {
+        "id": "i1",
+        "scope": trouble.scope,
+        "subject": trouble.subject,
+        "cause": trouble.cause,
+        "opened_at": trouble.opened_at,
+        "findings": trouble.episodes,
+        "nodes": frozenset(trouble.nodes),
+        "jobs": trouble.jobs,
+    }
+    return Standing(**(values | fields))
