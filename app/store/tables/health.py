@@ -129,7 +129,8 @@ class Incident(SQLModel, table=True):
     certainty_ratio: float | None = None
     flaps: int = 0  # how often it came back after it had ended
     flapping: bool = False
-    ended_at: datetime | None = optional_time_column()  # its faults are gone; it resolves later when flapping
+    # Its faults are gone; it resolves later when flapping.
+    ended_at: datetime | None = optional_time_column()
     resolved_by: str | None = None  # a person; None where it ended by itself
     resolution: str | None = None
     held_open_by: str | None = None  # who reopened it: only a person resolves it then
