@@ -44,6 +44,12 @@ GPU_AILMENTS: Mapping[str, Mapping[str, float]] = {
     "gpu-process-stray": {"stray_process": 1},
 }
 
+JOB_AILMENTS: Mapping[str, Mapping[str, float]] = {
+    # Above what `clock-locked-low` asks for: only its peers show that it is slow.
+    "straggler": {"clock_ratio": 0.75, "power_share": 0.6},
+}
+"""Of one GPU too, but found by comparing it with its job's others."""
+
 NODE_AILMENTS: Mapping[str, Mapping[str, float]] = {
     "infiniband-port-down": {"port_down": 1},
     "infiniband-port-flaps": {"port_flaps": 1},

@@ -163,6 +163,7 @@ def _gpu_view(gpu: Gpu) -> dict[str, Any]:
         "pod_name": gpu.pod.name if gpu.pod else None,
         "pid": gpu.pid,
         "activity_ratio": gpu.activity_ratio,
+        "power_ratio": gpu.power_ratio,
         "lost": gpu.lost,
         "ecc_uncorrectable_total": gpu.ecc_uncorrectable_total,
         "remap_pending": gpu.remap_pending,

@@ -12,21 +12,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.simulator.ailments import GPU_AILMENTS, NODE_AILMENTS
+from app.simulator.ailments import GPU_AILMENTS, JOB_AILMENTS, NODE_AILMENTS
 from app.simulator.clock import Clock
 from app.simulator.errors import FaultRefused
 from app.simulator.hosts import Gpu, Host, Hosts
 from app.simulator.node_ailments import NODE_OBJECT_AILMENTS
 
 KUBELET_DEAD, RANK_CRASH = "kubelet-dead", "rank-crash"
+COLLECTIVE_HANG = "collective-hang"
 NODE_KINDS = (
     *("nvml-hang", "node-dead", KUBELET_DEAD, RANK_CRASH),
     *NODE_AILMENTS,
     *NODE_OBJECT_AILMENTS,
 )
 KINDS = (
-    *("xid-N", "sxid-N", "gpu-lost", "ecc-uncorrectable"),
+    *("xid-N", "sxid-N", "gpu-lost", "ecc-uncorrectable", COLLECTIVE_HANG),
     *GPU_AILMENTS,
+    *JOB_AILMENTS,
     *NODE_KINDS,
 )
 # NVML field 230, the recovery action that a GPU asks for: none, reset, reboot, ...
@@ -79,9 +81,16 @@ def _leak(gpu: Gpu) -> None:
     _hold(gpu)
 
 
+def _stick(host: Host, gpu: Gpu) -> None:
+    """The process on it waits for ever, though nothing is wrong with the GPU."""
+    if gpu.pod is None:
+        raise FaultRefused(f"No process is on GPU {gpu.index} of {host.name} that could hang.")
+    _hold_process(gpu)
+
+
 def _sicken(gpu: Gpu, kind: str) -> None:
     """An ailment changes what the GPU says of itself; what has a field of its own is that."""
-    for name, value in GPU_AILMENTS[kind].items():
+    for name, value in (GPU_AILMENTS.get(kind) or JOB_AILMENTS[kind]).items():
         if name == "recovery_action":
             gpu.recovery_action = int(value)
         elif name in ("remap_pending", "remap_failure"):
@@ -190,7 +199,9 @@ class Faults:
                 self._raise_xid(host, device, int(match[1]))
             elif kind == "gpu-lost":
                 _lose(device)
-            elif kind in GPU_AILMENTS:
+            elif kind == COLLECTIVE_HANG:
+                _stick(host, device)
+            elif kind in GPU_AILMENTS or kind in JOB_AILMENTS:
                 _sicken(device, kind)
                 device.ailing_since = self._clock.now().timestamp()
             else:

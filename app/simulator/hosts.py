@@ -27,6 +27,8 @@ class PodReference:
 class Gpu:
     """One GPU.
 
+    `power_ratio`: share of its work's power that it draws, where that does not follow from how busy
+    it is: a kernel that waits for a peer keeps it busy and does nothing.
     `stalled`: a fault holds whatever process uses it, though the pod stays Running; with
     `stall_ends_with_pod` the next process finds it whole.
     """
@@ -38,6 +40,7 @@ class Gpu:
     pod: PodReference | None = None
     pid: int | None = None
     activity_ratio: float = 0.0
+    power_ratio: float | None = None
     lost: bool = False
     stalled: bool = False
     stall_ends_with_pod: bool = False
@@ -139,7 +142,7 @@ class Hosts:
             gpu.lost = gpu.stalled = gpu.stall_ends_with_pod = False
             gpu.remap_pending = gpu.remap_failure = False
             gpu.ecc_uncorrectable_total = gpu.recovery_action = gpu.last_xid = 0
-            gpu.activity_ratio = 0.0
+            gpu.activity_ratio, gpu.power_ratio = 0.0, None
             gpu.ailments.clear()
         self.touch(host.name)
 
@@ -165,7 +168,7 @@ class Hosts:
             return False
         for offset, gpu in enumerate(free[:wanted]):
             gpu.pod, gpu.pid = pod, pid + offset
-            gpu.activity_ratio = 0.0
+            gpu.activity_ratio, gpu.power_ratio = 0.0, None
         if wanted:
             self.touch(host.name)
         return True
@@ -175,18 +178,24 @@ class Hosts:
         held = host.gpus_of(pod_uid)
         for gpu in held:
             gpu.pod = gpu.pid = None
-            gpu.activity_ratio = 0.0
+            gpu.activity_ratio, gpu.power_ratio = 0.0, None
             if gpu.stall_ends_with_pod:
                 gpu.stalled = gpu.stall_ends_with_pod = False
         if held:
             self.touch(host.name)
 
-    def set_activity(self, host: Host, pod_uid: str, ratio: float) -> None:
-        """How busy a pod keeps its GPUs, 0 to 1; a GPU that is stalled does nothing."""
+    def set_activity(
+        self, host: Host, pod_uid: str, ratio: float, *, power_ratio: float | None = None
+    ) -> None:
+        """How busy a pod keeps its GPUs, 0 to 1, and with what power where that is not as usual.
+
+        A GPU that is stalled does nothing.
+        """
         changed = False
         for gpu in host.gpus_of(pod_uid):
-            wanted = 0.0 if gpu.lost or gpu.stalled or host.dead else ratio
-            changed = changed or gpu.activity_ratio != wanted
-            gpu.activity_ratio = wanted
+            is_off = gpu.lost or gpu.stalled or host.dead
+            wanted = (0.0, None) if is_off else (ratio, power_ratio)
+            changed = changed or (gpu.activity_ratio, gpu.power_ratio) != wanted
+            gpu.activity_ratio, gpu.power_ratio = wanted
         if changed:
             self.touch(host.name)

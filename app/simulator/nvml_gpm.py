@@ -14,7 +14,10 @@ from app.simulator.nvml_gpu import SimulatedGpu
 LINK_MEBIBYTES_PER_SECOND = 310_000.0
 """NVLink traffic of a GPU whose training keeps it busy, each way."""
 
-# What a metric is of a GPU that is `activity` busy (0 to 1), in NVML's units.
+SPINNING_SM_PERCENT = 12.0
+"""A collective's kernels hold 16 of an H100's 132 multiprocessors while they wait."""
+
+# What a metric is of a GPU that is `activity` busy (0 to 1) with work, in NVML's units.
 METRICS: Mapping[int, Callable[[float], float]] = {
     pynvml.NVML_GPM_METRIC_SM_UTIL: lambda activity: 100 * activity,
     pynvml.NVML_GPM_METRIC_SM_OCCUPANCY: lambda activity: 38 * activity,
@@ -29,12 +32,18 @@ METRICS: Mapping[int, Callable[[float], float]] = {
 }
 
 
+def _measure(metric: Callable[[float], float], number: int, activity: float, spins: bool) -> float:
+    if not spins:
+        return metric(activity)
+    return SPINNING_SM_PERCENT if number == pynvml.NVML_GPM_METRIC_SM_UTIL else 0.0
+
+
 def gpm_calls(
     find: Callable[[Any], SimulatedGpu], refuse: Callable[[SimulatedGpu], int]
 ) -> Mapping[str, Callable[..., int]]:
     """Return the functions by their names in the C library; `refuse` is a GPU's own error."""
     numbers = itertools.count(1)
-    samples: dict[int, float] = {}
+    samples: dict[int, tuple[float, bool]] = {}
     fine = pynvml.NVML_SUCCESS
 
     def query(handle: Any, answer: Any) -> int:
@@ -49,19 +58,20 @@ def gpm_calls(
         gpu = find(handle)
         if code := refuse(gpu):
             return code
-        samples[ctypes.c_void_p.from_buffer(sample).value or 0] = gpu.activity_ratio
+        said = (gpu.activity_ratio, gpu.power_ratio is not None)
+        samples[ctypes.c_void_p.from_buffer(sample).value or 0] = said
         return fine
 
     def compare(answer: Any) -> int:
         told = answer._obj
-        activity = samples.get(ctypes.cast(told.sample2, ctypes.c_void_p).value or 0)
-        if activity is None:
+        said = samples.get(ctypes.cast(told.sample2, ctypes.c_void_p).value or 0)
+        if said is None:
             return int(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         for position in range(told.numMetrics):
             metric = told.metrics[position]
             known = METRICS.get(metric.metricId)
             metric.nvmlReturn = fine if known else pynvml.NVML_ERROR_NOT_SUPPORTED
-            metric.value = known(activity) if known else 0.0
+            metric.value = _measure(known, metric.metricId, *said) if known else 0.0
         return fine
 
     def free(sample: Any) -> int:

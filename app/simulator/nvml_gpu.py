@@ -55,7 +55,7 @@ class SimulatedGpu:
     """What is off with it (app/simulator/ailments.py)."""
 
     power_ratio: float | None = None
-    """Share of the busy power drawn, where it does not follow from the activity (a hang)."""
+    """Share of the busy power drawn, where it does not follow from the activity: it spins."""
 
     power_watts: float = IDLE_WATTS
     temperature_celsius: float = INLET_CELSIUS + 2
@@ -73,6 +73,7 @@ class SimulatedGpu:
             watts = IDLE_WATTS + noise.gauss(0, 1.5)
         else:
             share = work if self.power_ratio is None else self.power_ratio
+            share *= self.ailments.get("power_share", 1.0)
             watts = IDLE_WATTS + share * (BUSY_WATTS + 80 * noise.random() - IDLE_WATTS)
         self.power_watts = min(max(watts, 45.0), LIMIT_WATTS)
         target = INLET_CELSIUS + CELSIUS_PER_WATT * (self.power_watts - IDLE_WATTS / 2)

@@ -30,6 +30,11 @@ class Moment:
     def busy(self) -> float:
         return self.gpu.activity_ratio
 
+    @property
+    def working(self) -> float:
+        """How busy its arithmetic is: a collective that spins keeps a GPU busy with nothing."""
+        return 0.0 if self.gpu.power_ratio is not None else self.gpu.activity_ratio
+
 
 def moment_of(gpu: Gpu, seconds: float) -> Moment:
     """`seconds` since the epoch."""
@@ -38,7 +43,9 @@ def moment_of(gpu: Gpu, seconds: float) -> Moment:
 
 
 def _power_watts(at: Moment) -> float:
-    return IDLE_WATTS + at.busy * (POWER_LIMIT_WATTS - IDLE_WATTS) * (0.9 + 0.06 * at.wave)
+    told = at.gpu.power_ratio
+    share = (at.busy if told is None else told) * at.gpu.ailments.get("power_share", 1.0)
+    return IDLE_WATTS + share * (POWER_LIMIT_WATTS - IDLE_WATTS) * (0.9 + 0.06 * at.wave)
 
 
 def _temperature_celsius(at: Moment) -> float:
@@ -78,20 +85,20 @@ METRICS: Mapping[str, Callable[[Moment], float]] = {
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": _energy_millijoules,
     "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": _replays,
     "DCGM_FI_DEV_GPU_UTIL": lambda at: round(100.0 * min(1.0, at.busy * 1.04)),
-    "DCGM_FI_DEV_MEM_COPY_UTIL": lambda at: round(at.busy * (42.0 + 5.0 * at.wave)),
+    "DCGM_FI_DEV_MEM_COPY_UTIL": lambda at: round(at.working * (42.0 + 5.0 * at.wave)),
     "DCGM_FI_DEV_XID_ERRORS": lambda at: float(at.gpu.last_xid),
     "DCGM_FI_DEV_FB_FREE": lambda at: MEMORY_TOTAL_MIB - MEMORY_RESERVED_MIB - _memory_used_mib(at),
     "DCGM_FI_DEV_FB_USED": _memory_used_mib,
     "DCGM_FI_DEV_FB_RESERVED": lambda at: MEMORY_RESERVED_MIB,
-    "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL": lambda at: round(at.busy * (310_000 + 9000 * at.wave)),
+    "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL": lambda at: round(at.working * (310_000 + 9000 * at.wave)),
     "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": lambda at: at.gpu.ailments.get("remapped_rows", 0.0),
     "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": lambda at: 0.0,
     "DCGM_FI_DEV_ROW_REMAP_FAILURE": lambda at: float(at.gpu.remap_failure),
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": lambda at: round(at.busy, 4),
-    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": lambda at: round(at.busy * (0.52 + 0.04 * at.wave), 4),
-    "DCGM_FI_PROF_DRAM_ACTIVE": lambda at: round(at.busy * (0.44 + 0.03 * at.wave), 4),
-    "DCGM_FI_PROF_PCIE_TX_BYTES": lambda at: round(at.busy * 2.1e9),
-    "DCGM_FI_PROF_PCIE_RX_BYTES": lambda at: round(at.busy * 1.7e9),
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": lambda at: round(at.working * (0.52 + 0.04 * at.wave), 4),
+    "DCGM_FI_PROF_DRAM_ACTIVE": lambda at: round(at.working * (0.44 + 0.03 * at.wave), 4),
+    "DCGM_FI_PROF_PCIE_TX_BYTES": lambda at: round(at.working * 2.1e9),
+    "DCGM_FI_PROF_PCIE_RX_BYTES": lambda at: round(at.working * 1.7e9),
     # Not on by default, but asked for by many sites.
     "DCGM_FI_DEV_ROW_REMAP_PENDING": lambda at: float(at.gpu.remap_pending),
     "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL": lambda at: 0.0,

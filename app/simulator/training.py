@@ -29,6 +29,8 @@ PEER_CRASH_SECONDS = 5.0
 NCCL_EXIT_CODE = 1
 CRASH_EXIT_CODE = 1
 SECONDS_PER_STEP = 8.0
+# What a kernel that waits for a peer draws of its work's power: about 220 of 700 W.
+SPINNING_POWER_RATIO = 0.28
 
 
 @dataclass
@@ -42,13 +44,14 @@ class Run:
     state: str = "waiting"  # waiting, training, hung, ended
     since: datetime | None = None
     trained_seconds: float = 0.0
+    pace: float = 1.0  # seconds of training a second: that of its slowest GPU
     lost_seconds_total: float = 0.0
     interruptions: int = 0
     members: set[str] = field(default_factory=set)
 
     def trained_at(self, now: datetime) -> float:
         if self.state == "training" and self.since is not None:
-            return self.trained_seconds + max(0.0, (now - self.since).total_seconds())
+            return self.trained_seconds + self.pace * max(0.0, (now - self.since).total_seconds())
         return self.trained_seconds
 
     def checkpoint_at(self, now: datetime) -> float:
@@ -100,8 +103,9 @@ class Training:
                 self._queue.add(f"{pod['metadata']['namespace']}/{owner['name']}")
             held = host.gpus_of(pod["metadata"]["uid"])
             if held:
-                busiest = max(gpu.activity_ratio for gpu in held)
-                self._set_activity(pod, 0.0 if host.dead else busiest)
+                busiest = max(held, key=lambda gpu: gpu.activity_ratio)
+                activity = 0.0 if host.dead else busiest.activity_ratio
+                self._set_activity(pod, activity, power_ratio=busiest.power_ratio)
 
     def crash_rank(self, host: Host) -> None:
         """The first pod with GPUs of this machine ends by a fault of its own."""
@@ -119,10 +123,11 @@ class Training:
         uid = pod["metadata"]["uid"]
         return round(0.86 + 0.12 * self._registry.identity.fraction("activity", uid), 3)
 
-    def _set_activity(self, pod: Object, ratio: float) -> None:
+    def _set_activity(self, pod: Object, ratio: float, *, power_ratio: float | None = None) -> None:
         host = self._hosts.get(pod["spec"].get("nodeName") or "")
         if host is not None:
-            self._hosts.set_activity(host, pod["metadata"]["uid"], ratio)
+            uid = pod["metadata"]["uid"]
+            self._hosts.set_activity(host, uid, ratio, power_ratio=power_ratio)
 
     def _look_at(self, text: str) -> None:
         namespace, _, name = text.partition("/")
@@ -159,6 +164,7 @@ class Training:
             run.state = "hung"
         elif run.members and not held and run.state == "hung":
             run.state, run.since = "training", now
+        self._set_pace(run, up, now)
         self._show_activity(run, up)
         self._await_end(run, job, up, now)
 
@@ -173,6 +179,19 @@ class Training:
         if host is None:
             return False
         return host.dead or any(gpu.stalled for gpu in host.gpus_of(pod["metadata"]["uid"]))
+
+    def _set_pace(self, run: Run, up: dict[str, Object], now: datetime) -> None:
+        """All ranks wait for the slowest at each step."""
+        pace = min((self._pace_of(pod) for pod in up.values()), default=1.0)
+        if pace != run.pace:
+            run.trained_seconds = run.trained_at(now)
+            run.pace = pace
+            run.since = now if run.since is not None else None
+
+    def _pace_of(self, pod: Object) -> float:
+        host = self._hosts.get(pod["spec"].get("nodeName") or "")
+        held = host.gpus_of(pod["metadata"]["uid"]) if host is not None else []
+        return min((gpu.ailments.get("clock_ratio", 1.0) for gpu in held), default=1.0)
 
     def _pause(self, run: Run, now: datetime) -> None:
         run.trained_seconds = run.trained_at(now)
@@ -198,20 +217,22 @@ class Training:
 
     def _show_activity(self, run: Run, up: dict[str, Object]) -> None:
         for pod in up.values():
+            power_ratio = None
             match run.state:
                 case "training":
                     ratio = self._usual_activity(pod)
                 case "hung":
-                    ratio = 1.0  # a collective that waits for a peer spins
+                    # A collective that waits for a peer spins: busy, with little power.
+                    ratio, power_ratio = 1.0, SPINNING_POWER_RATIO
                 case _:
                     ratio = 0.0
-            self._set_activity(pod, ratio)
+            self._set_activity(pod, ratio, power_ratio=power_ratio)
 
     def _await_end(self, run: Run, job: Object, up: dict[str, Object], now: datetime) -> None:
         total = annotation_of(job, TRAINING_SECONDS)
         if total is None or run.state != "training":
             return
-        left = float(total) - run.trained_at(now)
+        left = (float(total) - run.trained_at(now)) / run.pace
         if left > 0:
             self._queue.add(f"{run.namespace}/{run.name}", delay_seconds=left)
             return

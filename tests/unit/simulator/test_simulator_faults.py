@@ -178,3 +178,59 @@ def test_a_training_that_reaches_its_end_completes_the_job(cluster) -> None:
     cluster.advance(60)
     status = cluster.get("jobs", "short")["status"]
     assert status["succeeded"] == 2
+
+
+def test_peers_of_a_hung_rank_spin_with_little_power(cluster) -> None:
+    pods = start_gang(cluster)
+    cluster.advance(60)
+    assert {gpu.power_ratio for pod in pods for gpu in gpus_of(cluster, pod)} == {None}
+    cluster.simulation.faults.inject(pods[0]["spec"]["nodeName"], "xid-79", 3)
+    cluster.advance(10)
+    peers = gpus_of(cluster, pods[1])
+    assert {(gpu.activity_ratio, gpu.power_ratio) for gpu in peers} == {(1.0, 0.28)}
+
+
+def test_a_process_that_hangs_leaves_its_gpu_whole_and_ends_with_its_pod(cluster) -> None:
+    pods = start_gang(cluster)
+    cluster.advance(60)
+    node = pods[1]["spec"]["nodeName"]
+    cluster.simulation.faults.inject(node, "collective-hang", 3)
+    cluster.advance(60)
+    assert run_of(cluster, "train")["state"] == "hung"
+    gpu = cluster.simulation.hosts.get(node).gpus[3]
+    assert (gpu.activity_ratio, gpu.power_ratio) == (0.0, None)
+    assert (gpu.lost, gpu.last_xid, gpu.recovery_action, gpu.ailments) == (False, 0, 0, {})
+    assert len(cluster.simulation.faults.xids) == 0
+    assert {pod["status"]["phase"] for pod in cluster.pods_of("train")} == {"Running"}
+    suspend(cluster, "train", True)
+    cluster.advance(60)
+    suspend(cluster, "train", False)
+    cluster.advance(60)
+    assert run_of(cluster, "train")["state"] == "training"
+    working = [gpu for pod in cluster.pods_of("train") for gpu in gpus_of(cluster, pod)]
+    assert all(gpu.activity_ratio > 0.8 and gpu.power_ratio is None for gpu in working)
+
+
+def test_only_a_process_can_hang(cluster) -> None:
+    with pytest.raises(FaultRefused, match="No process is on GPU 2"):
+        cluster.simulation.faults.inject("h100-b01-r1-n1", "collective-hang", 2)
+    assert cluster.simulation.faults.active() == []
+
+
+def test_a_straggler_slows_its_job_until_it_is_repaired(cluster) -> None:
+    pods = start_gang(cluster)
+    cluster.advance(100)
+    before = run_of(cluster, "train")["trained_seconds"]
+    node = pods[0]["spec"]["nodeName"]
+    cluster.simulation.faults.inject(node, "straggler", 5)
+    cluster.advance(400)
+    run = run_of(cluster, "train")
+    assert run["state"] == "training"
+    assert run["trained_seconds"] - before == pytest.approx(300, abs=1)
+    sick = cluster.simulation.hosts.get(node).gpus[5]
+    assert (sick.activity_ratio > 0.8, "reasons" in sick.ailments) == (True, False)
+    cluster.simulation.faults.repair(node)
+    cluster.advance(60)
+    again = run_of(cluster, "train")["trained_seconds"]
+    cluster.advance(100)
+    assert run_of(cluster, "train")["trained_seconds"] - again == pytest.approx(100, abs=1)
