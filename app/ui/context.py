@@ -40,10 +40,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def author() -> str:
-    """Who asks. Without sign-in the page is open on loopback alone, so it is the user who runs it."""
+def person() -> str:
+    """Who is at the page. Without sign-in it is open on loopback alone, so it is the user who runs it."""
     try:
-        name = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        name = f"uid {os.getuid()}"
-    return f"{name} (page)"
+        return f"uid {os.getuid()}"
+
+
+def author() -> str:
+    """Who asks, and by what."""
+    return f"{person()} (page)"

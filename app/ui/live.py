@@ -9,8 +9,9 @@ from typing import NamedTuple
 import msgspec
 import streamlit as st
 
-from app.store.reads import fleet, incidents, jobs, operations
+from app.store.reads import findings, fleet, incidents, jobs, operations
 from app.store.reads import status as status_reads
+from app.store.reads.incidents import TimelineRecord
 from app.store.records import (
     EventRecord,
     FindingRecord,
@@ -35,6 +36,12 @@ REFRESH_SECONDS = 2.0
 GPU_CELLS_UP_TO_NODES = 1000
 """Up to here the map draws each GPU; beyond, a GPU's cell would be under two pixels."""
 
+INCIDENTS_SHOWN = 200
+FINDINGS_SHOWN = 200
+TIMELINE_SHOWN = 1000
+NODES_SHOWN = 100
+"""Of one incident's page: more is no longer read by a person, and -o json has all."""
+
 STATE_CHANGING = ("node_state", "gpu_state")
 
 
@@ -55,6 +62,18 @@ class NodePicture(msgspec.Struct, frozen=True):
     findings: tuple[FindingRecord, ...]
     events: tuple[EventRecord, ...]
     operation: OperationRecord | None
+    incidents: tuple[IncidentRecord, ...] = ()
+
+
+class IncidentPicture(msgspec.Struct, frozen=True):
+    """gpu_index: by UUID, of the findings' and consequences' GPUs. merged_into: the incident it is part of."""
+
+    incident: IncidentRecord
+    timeline: tuple[TimelineRecord, ...]
+    findings: tuple[FindingRecord, ...]
+    nodes: tuple[NodeRecord, ...]
+    gpu_index: dict[str, int]
+    merged_into: IncidentRecord | None = None
 
 
 def status() -> StatusRecord:
@@ -168,6 +187,7 @@ def _node(store_url: str, cluster: str, name: str) -> NodePicture | None:
         findings=tuple(fleet.findings_of_node(engine, cluster, name)),
         events=tuple(fleet.events_of_node(engine, cluster, name, limit=60)),
         operation=operation or None,
+        incidents=tuple(incidents.incidents_of_node(engine, cluster, name)),
     )
 
 
@@ -209,8 +229,41 @@ def open_incidents(*, resolved_too: bool = False) -> tuple[IncidentRecord, ...]:
 @st.cache_resource(ttl=FRESH_SECONDS, max_entries=4, show_spinner=False)
 def _incidents(store_url: str, cluster: str, resolved_too: bool) -> tuple[IncidentRecord, ...]:
     return tuple(
-        incidents.incidents(context.engine(), cluster, open_only=not resolved_too, limit=200)
+        incidents.incidents(
+            context.engine(), cluster, open_only=not resolved_too, limit=INCIDENTS_SHOWN
+        )
     )
+
+
+def incident(incident_id: str) -> IncidentPicture | None:
+    """One incident with all that its page shows, None when it is not known."""
+    return _incident(context.settings().store_url, context.cluster(), incident_id)
+
+
+@st.cache_resource(ttl=FRESH_SECONDS, max_entries=64, show_spinner=False)
+def _incident(store_url: str, cluster: str, incident_id: str) -> IncidentPicture | None:
+    engine = context.engine()
+    found = incidents.incident(engine, cluster, incident_id)
+    if found is None:
+        return None
+    told = findings.findings_of_episodes(engine, cluster, found.findings, limit=FINDINGS_SHOWN)
+    uuids = [finding.gpu_uuid for finding in told if finding.gpu_uuid]
+    uuids += [str(one["gpu_uuid"]) for one in found.consequences if one.get("gpu_uuid")]
+    part_of = found.merged_into and incidents.incident(engine, cluster, found.merged_into)
+    return IncidentPicture(
+        incident=found,
+        timeline=tuple(incidents.timeline(engine, cluster, incident_id, limit=TIMELINE_SHOWN)),
+        findings=tuple(told),
+        nodes=tuple(fleet.nodes_named(engine, cluster, found.nodes[:NODES_SHOWN])),
+        gpu_index=findings.gpu_indexes(engine, cluster, uuids),
+        merged_into=part_of or None,
+    )
+
+
+def forget() -> None:
+    """What a person's word has just changed is read anew, by everybody."""
+    for snapshot in (_incident, _incidents, _node):
+        snapshot.clear()
 
 
 def operations_page(*, open_only: bool) -> tuple[OperationRecord, ...]:

@@ -19,6 +19,10 @@ def job(uid: str) -> dict[str, Any]:
     return to("jobs", uid=uid)
 
 
+def incident(incident_id: str) -> dict[str, Any]:
+    return to("incidents", id=incident_id)
+
+
 def operation(operation_id: str) -> dict[str, Any]:
     return to("operations", id=operation_id)
 

@@ -1,7 +1,7 @@
 """The page's words: states to tones, ages, counts. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 HEALTH = ("Healthy", "Degraded", "Failing", "Unknown")  # in the order of the frames' codes
 SERVICE = ("In service", "Cordoned", "Draining", "Drained", "Under repair", "Probation")
@@ -74,6 +74,11 @@ def severity_tone(severity: str) -> str:
     return _SEVERITY_TONES.get(severity, "quiet")
 
 
+def incident_tone(severity: str, *, handled: bool, over: bool) -> str:
+    """The tone of an incident: quiet once somebody has it or it is over, for it needs nobody new then."""
+    return "quiet" if handled or over else severity_tone(severity)
+
+
 def operation_tone(state: str) -> str:
     return _OPERATION_TONES.get(state, "quiet")
 
@@ -125,6 +130,32 @@ def listed(names: list[str], *, most: int = 3) -> str:
 def milliseconds(at: datetime | None) -> int | None:
     """Unix time for the browser, which keeps ages ticking by itself."""
     return None if at is None else round(at.timestamp() * 1000)
+
+
+def moment(written: object) -> datetime | None:
+    """The time that a document of the store holds as ISO 8601; None when it holds none."""
+    try:
+        at = datetime.fromisoformat(str(written)) if written else None
+    except ValueError:
+        return None
+    return at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def after(at: datetime | None, first: datetime | None) -> str:
+    """How long after the first: "+4 s", "+2 min"; "before" by as much as "-3 s"; "" when either is not known."""
+    if at is None or first is None:
+        return ""
+    return f"+{age(first, at)}" if at >= first else f"\N{MINUS SIGN}{age(at, first)}"
+
+
+def hours(amount: float) -> str:
+    """GPU-hours: "0.4", "131.7", "12,040"."""
+    return f"{amount:,.1f}" if amount < 1000 else f"{amount:,.0f}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter to begin with, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def total(counts: Mapping[str, int], *names: str) -> int:

@@ -1,5 +1,6 @@
 """Reads of the fleet: nodes, GPUs, what is wrong with them, and the packed vectors of the map."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -128,6 +129,17 @@ def node(engine: Engine, cluster: str, name: str) -> NodeRecord | None:
     with read(engine) as connection:
         row = connection.execute(statement).first()
     return None if row is None else NodeRecord(*row)
+
+
+def nodes_named(engine: Engine, cluster: str, names: Sequence[str]) -> list[NodeRecord]:
+    """Those of these nodes that are known, by name; some hundreds of names at most."""
+    statement = (
+        select(*columns_of(Node, NodeRecord))
+        .where(_NODE.c.cluster == cluster, _NODE.c.name.in_(list(names)))
+        .order_by(_NODE.c.name)
+    )
+    with read(engine) as connection:
+        return [NodeRecord(*row) for row in connection.execute(statement)]
 
 
 def gpus(

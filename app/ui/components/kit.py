@@ -21,7 +21,7 @@ _SHIM = (
     "export default c =>\nglobalThis.pitwall?.render?pitwall.render('{kind}',c)"
     ":void(globalThis.pitwallWaiting??=[]).push(['{kind}',c])"
 )
-KINDS = ("pulse", "figures", "headline", "notes", "sheet", "gpus", "names", "map")
+KINDS = ("pulse", "figures", "headline", "card", "notes", "sheet", "gpus", "names", "map")
 
 
 def mount_kit() -> None:

@@ -50,6 +50,11 @@ def headline(key: str, **data: Any) -> None:
     travel.follow(kit.mount("headline", {"now": _now(), **data}, key=key))
 
 
+def card(key: str, **data: Any) -> None:
+    """A titled panel of one subject: title, tone, at, lead (a sentence), facts."""
+    travel.follow(kit.mount("card", {"now": _now(), **data}, key=key))
+
+
 def figures(key: str, shown: Sequence[Mapping[str, Any]]) -> None:
     travel.follow(kit.mount("figures", {"now": _now(), "figures": list(shown)}, key=key))
 

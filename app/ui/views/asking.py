@@ -14,10 +14,11 @@ import streamlit as st
 from app.errors import PitwallError
 from app.store import requests
 from app.store.records import RequestRecord
-from app.ui import context, travel, words
+from app.ui import context, live, travel, words
 from app.ui.components import parts
 from app.ui.components import plan as plans
 from app.ui.components.text import plain
+from app.ui.components.wordings import WORDINGS, Wording
 
 ASK_AGAIN_SECONDS = 0.4
 AT_ONCE_SECONDS = 0.6
@@ -34,17 +35,19 @@ _TITLES = {
     "uncordon": "Uncordon",
     "cancel": "Cancel",
     "choose": "Choose for",
+    **{kind: wording.title for kind, wording in WORDINGS.items()},
 }
 
 
 @dataclass
 class Question:
-    """What a person is being asked about. kind: drain, reschedule, uncordon, cancel, choose."""
+    """What a person is being asked about. kind: drain, reschedule, uncordon, cancel, choose, or one of WORDINGS."""
 
     kind: str
     nodes: tuple[str, ...] = ()
     job: str = ""
     operation_id: str = ""
+    incident_id: str = ""
     title: str = ""
     reason: str = ""
     choice: dict[str, Any] = field(default_factory=dict)
@@ -93,8 +96,7 @@ def _planned(question: Question) -> None:
     parameters = _options(question)
     identity = repr(sorted(parameters.items()))
     if identity not in question.previews:
-        asked = _submit(
-            question,
+        asked = submit(
             "preview",
             {"action": question.kind, **parameters},
             key=f"{question.key}-{len(question.previews)}",
@@ -103,7 +105,7 @@ def _planned(question: Question) -> None:
         if asked is None:
             return
         question.previews[identity] = asked.id
-        answer = _soon(asked.id)
+        answer = soon(asked.id)
     else:
         answer = requests.request(context.engine(), context.cluster(), question.previews[identity])
     if answer is None or answer.state == "pending":
@@ -114,7 +116,7 @@ def _planned(question: Question) -> None:
         _confirm(question, parameters, answer.answer)
 
 
-def _soon(request_id: str) -> RequestRecord | None:
+def soon(request_id: str) -> RequestRecord | None:
     """The answer if it comes at once, as it does while the worker lives: that spares two reruns."""
     until = time.monotonic() + AT_ONCE_SECONDS
     while True:
@@ -246,8 +248,36 @@ def _simple(question: Question) -> None:
         )
         if st.button("Cancel the operation", type="primary", key="ask-confirm"):
             _send(question, "cancel", {"operation_id": question.operation_id}, "")
+    elif question.kind in WORDINGS:
+        _worded(question, WORDINGS[question.kind])
     else:
         _choice(question)
+
+
+def _worded(question: Question, wording: Wording) -> None:
+    st.text(wording.meaning)
+    text = st.text_input(
+        wording.label,
+        value=question.reason,
+        key="ask-text",
+        placeholder=wording.placeholder,
+        max_chars=500,
+    ).strip()
+    typed = ""
+    if question.refusal and question.kind == "return" and question.nodes:
+        typed = _typed(question.nodes[0], "To put it in service all the same, type").strip()
+    about: dict[str, Any] = (
+        {"incident_id": question.incident_id}
+        if question.incident_id
+        else {"nodes": list(question.nodes)}
+    )
+    if wording.in_parameters:
+        about["text"] = text
+    if typed:
+        about["confirmation"] = typed
+    ready = bool(text) or not wording.needs_text
+    if st.button(wording.button, type="primary", disabled=not ready, key="ask-confirm"):
+        _send(question, question.kind, about, text)
 
 
 def _choice(question: Question) -> None:
@@ -280,19 +310,18 @@ def _typed(wanted: str, asking_for: str) -> str:
 
 def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str) -> None:
     """Writes the request. A rerun of the whole page closes a dialog for a moment, so only the dialog runs again."""
-    sent = _submit(question, kind, parameters, key=f"{question.key}-do", reason=reason)
+    sent = submit(kind, parameters, key=f"{question.key}-do", reason=reason)
     if sent is None:
         return
     question.sent, question.refusal = sent.id, ""
-    record = _soon(sent.id)
+    record = soon(sent.id)
     if record is not None and record.state != "pending":
         _take(question, record)
     st.rerun(scope="fragment")
 
 
-def _submit(
-    question: Question, kind: str, parameters: dict[str, Any], *, key: str, reason: str
-) -> RequestRecord | None:
+def submit(kind: str, parameters: dict[str, Any], *, key: str, reason: str) -> RequestRecord | None:
+    """Writes a request of the person at the page; says why where it can't be written."""
     try:
         return requests.submit(
             context.engine(),
@@ -344,9 +373,12 @@ def _answered(question: Question, record: RequestRecord) -> None:
 
 def _take(question: Question, record: RequestRecord) -> None:
     """Goes to the operation when the worker has accepted; else the dialog tells why not and previews anew."""
-    if record.state == "accepted" and record.operation_id:
+    if record.state == "accepted":
         _close()
-        travel.follow(travel.operation(record.operation_id))
+        live.forget()
+        if record.operation_id:
+            travel.follow(travel.operation(record.operation_id))
+        st.rerun()
     question.refusal = record.refusal
     question.sent = None
     question.key = uuid.uuid4().hex

@@ -2,13 +2,16 @@
 
 import streamlit as st
 
-from app.store.records import GpuRecord, NodeRecord, PodRecord
+from app.store.records import FindingRecord, GpuRecord, NodeRecord, PodRecord
 from app.ui import context, live, travel, words
+from app.ui.components import incident as told
 from app.ui.components import kit, parts
+from app.ui.components.findings import findings_sheet
 from app.ui.components.readings import readings_of
 from app.ui.guard import guarded
 from app.ui.views import asking
 
+INCIDENTS_SHOWN = 3
 SEVERITIES = ("fatal", "critical", "warning", "advice", "info")
 
 
@@ -40,14 +43,32 @@ def _buttons_state(node: NodeRecord) -> tuple[object, ...]:
 def _buttons(picture: live.NodePicture) -> None:
     node = picture.node
     held = node.operation_id is not None
+    mending = node.service in {"Under repair", "Probation"}
     away = node.service not in {"In service", "Probation"} or bool(node.unschedulable)
-    if away and st.button(
-        "Uncordon…",
-        key="uncordon",
-        disabled=held,
-        help="An operation holds this node: cancel it first."
-        if held
-        else "Lets Kubernetes place pods here again.",
+    if (
+        node.unschedulable
+        and not held
+        and not mending
+        and st.button("Send to repair…", key="repair", help="Keeps it out, with a note on why.")
+    ):
+        asking.open_question(asking.Question("repair", nodes=(node.name,)))
+    if mending and not held:
+        back = "Uncordons it; it is on probation then."
+        if node.service == "Probation":
+            back = "Ends its probation: it is in full service again."
+        if st.button("Give back…", key="return", help=back):
+            asking.open_question(asking.Question("return", nodes=(node.name,)))
+    if (
+        away
+        and node.service != "Under repair"
+        and st.button(
+            "Uncordon…",
+            key="uncordon",
+            disabled=held,
+            help="An operation holds this node: cancel it first."
+            if held
+            else "Lets Kubernetes place pods here again.",
+        )
     ):
         asking.open_question(asking.Question("uncordon", nodes=(node.name,)))
     out = node.service in words.OUT_OF_SERVICE
@@ -77,13 +98,7 @@ def _head(name: str, drawn: tuple[object, ...]) -> None:
     if picture is None or (_buttons_state(picture.node) != drawn and not asking.is_open()):
         st.rerun()
     node = picture.node
-    worst = min(
-        picture.findings,
-        key=lambda finding: (
-            SEVERITIES.index(finding.severity) if finding.severity in SEVERITIES else 9
-        ),
-        default=None,
-    )
+    worst = min(picture.findings, key=_gravity, default=None)
     tone = words.node_tone(node.health, node.service)
     health = {
         "word": node.health,
@@ -125,6 +140,34 @@ def _head(name: str, drawn: tuple[object, ...]) -> None:
     )
 
 
+def _gravity(finding: FindingRecord) -> int:
+    known = finding.severity in SEVERITIES
+    return SEVERITIES.index(finding.severity) if known else len(SEVERITIES)
+
+
+def notes_of(picture: live.NodePicture) -> list[dict[str, object]]:
+    """What else is known of it: its incidents, why it is away, and what is planned."""
+    node = picture.node
+    notes = [
+        parts.note(
+            f"Incident: {one.title}",
+            # A node's own is in red above already.
+            "quiet" if one.scope == "node" else told.tone_of(one),
+            open=travel.incident(one.id),
+            link="Open it",
+        )
+        for one in picture.incidents[:INCIDENTS_SHOWN]
+    ]
+    left = len(picture.incidents) - len(notes)
+    if left > 0:
+        notes.append(parts.note(f"and {words.count(left, 'incident')} more."))
+    if node.planned:
+        notes.append(parts.note(f"Planned: {node.planned}. Its absence is no fault meanwhile."))
+    if node.service in {"Under repair", "Probation"} and node.service_reason:
+        notes.append(parts.note(f"{node.service}: {node.service_reason}"))
+    return notes
+
+
 def _has_reading(gpu: GpuRecord) -> bool:
     values = (gpu.temperature_celsius, gpu.power_watts, gpu.memory_used_bytes)
     return any(value is not None for value in values)
@@ -161,11 +204,14 @@ def facts_of(picture: live.NodePicture) -> list[dict[str, object]]:
         ),
         parts.fact("Kubernetes heard", None, at=words.milliseconds(node.kubernetes_observed_at)),
         parts.fact(
-            "Agent heard",
+            "Exporter heard" if node.reported_by == "dcgm" else "Agent heard",
             None if node.observed_at else "never",
             at=words.milliseconds(node.observed_at),
             **({"tone": "blank"} if node.health == "Unknown" else {}),
         ),
+        *([parts.fact("Reported by", "dcgm-exporter")] if node.reported_by == "dcgm" else []),
+        *([parts.fact("Leaf switch", node.leaf)] if node.leaf else []),
+        *([parts.fact("Power domain", node.power_domain)] if node.power_domain else []),
         parts.fact("Driver", node.driver_version or "not known"),
         parts.fact("Model", node.kind or "not known"),
     ]
@@ -177,6 +223,7 @@ def _live(name: str) -> None:
     picture = live.node(name)
     if picture is None:
         return
+    parts.notes("node-notes", notes_of(picture))
     if picture.operation is not None:
         operation = picture.operation
         parts.notes(
@@ -204,7 +251,14 @@ def _live(name: str) -> None:
     left, right = st.columns(2, gap="small")
     with left:
         pods_sheet(picture.pods)
-        findings_sheet(picture)
+        findings_sheet(
+            "node-findings",
+            sorted(picture.findings, key=_gravity),
+            gpu_index={gpu.uuid: gpu.index for gpu in picture.gpus},
+            handled=words.health_tone("Failing", picture.node.service) == "quiet",
+            with_node=False,
+            empty="No finding is open.",
+        )
     with right:
         events_sheet(picture)
 
@@ -292,43 +346,6 @@ def pod_state(pod: PodRecord) -> dict[str, str]:
     return parts.state(
         pod.phase,
         {"Succeeded": "quiet", "Failed": "watch", "Pending": "watch"}.get(pod.phase, "blank"),
-    )
-
-
-def findings_sheet(picture: live.NodePicture) -> None:
-    index = {gpu.uuid: gpu.index for gpu in picture.gpus}
-    handled = words.health_tone("Failing", picture.node.service) == "quiet"
-    rows = [
-        parts.row(
-            finding.episode,
-            {
-                "what": {"text": finding.message, "second": finding.action},
-                "gpu": "node"
-                if finding.gpu_uuid is None
-                else f"GPU {index.get(finding.gpu_uuid, '?')}",
-                "severity": parts.state(
-                    finding.severity.capitalize(),
-                    "quiet" if handled else words.severity_tone(finding.severity),
-                ),
-                "age": words.milliseconds(finding.opened_at),
-            },
-        )
-        for finding in picture.findings
-    ]
-    parts.sheet(
-        "node-findings",
-        label="Open findings",
-        title="Findings",
-        count=str(len(rows)) if rows else "",
-        rows=rows,
-        dense=True,
-        columns=[
-            parts.column("what", "Cause and what to do", "two"),
-            parts.column("gpu", "On"),
-            parts.column("severity", "Severity", "state"),
-            parts.column("age", "For", "age", right=True),
-        ],
-        empty="No finding is open.",
     )
 
 

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy
 import streamlit as st
 
-from app.store.records import EventRecord, NodeRecord, OperationRecord, StatusRecord
+from app.store.records import EventRecord, IncidentRecord, NodeRecord, OperationRecord, StatusRecord
 from app.store.vectors import HEALTH_CODES, SERVICE_CODES, unpack
 from app.ui import live, travel, words
 from app.ui.components import fleet_map, parts
+from app.ui.components import incident as told
 from app.ui.guard import guarded
 
+INCIDENTS_SHOWN = 4
 WORST_SHOWN = 20
 CHANGES_SHOWN = 6
 MAP_HEIGHT_PIXELS = 600
@@ -48,6 +50,9 @@ def _live(version: str | None) -> None:
     with left:
         fleet_map.mount_map(fleet, worst, height=MAP_HEIGHT_PIXELS)
     with right:
+        open_incidents = live.open_incidents()
+        if open_incidents:
+            incidents_sheet(open_incidents, total=status.counts.incidents_open)
         under_way = list(live.operations_page(open_only=True))
         if under_way:
             operations_sheet(under_way)
@@ -155,6 +160,44 @@ def away_note(by_service: Mapping[str, int]) -> str:
 
 def _figure(label: str, value: int, *, tone: str, **more: object) -> dict[str, object]:
     return {"label": label, "value": f"{value:,}", "tone": tone if value else "calm", **more}
+
+
+def incidents_sheet(found: Sequence[IncidentRecord], *, total: int) -> None:
+    """Those that hurt most, each with whom."""
+    rows = []
+    for one in found[:INCIDENTS_SHOWN]:
+        hurt, target = told.hurt_cell(one), travel.incident(one.id)
+        whom = f"{hurt['text']}: {hurt['second']}" if told.hurt_now(one) else "No job is hurt now"
+        rows.append(
+            parts.row(
+                one.id,
+                {
+                    "what": {
+                        "text": one.title,
+                        "open": target,
+                        "second": f"{whom} · with {one.owner}" if one.owner else whom,
+                        "tags": told.tags_of(one),
+                    },
+                    "state": told.state_of(one),
+                    "age": words.milliseconds(one.opened_at),
+                },
+                open=target,
+            )
+        )
+    parts.sheet(
+        "open-incidents",
+        label="Open incidents, those that hurt most first",
+        title="Incidents",
+        count=f"{len(rows)} of {total}" if total > len(rows) else "",
+        rows=rows,
+        dense=True,
+        columns=[
+            parts.column("what", "Incident, and who is hurt", "two", wrap=True),
+            parts.column("state", "Severity", "state"),
+            parts.column("age", "For", "age", right=True),
+        ],
+        empty="",
+    )
 
 
 def worst_sheet(worst: tuple[NodeRecord, ...], *, total: int) -> None:

@@ -29,8 +29,10 @@ def test_every_view_is_registered() -> None:
     shown = {view.show.__module__ for view in navigation.VIEWS}
     inside = {
         "app.ui.views.node",
+        "app.ui.views.incident",
         "app.ui.views.asking",
-    }  # parts of the nodes view and of every view
+        "app.ui.views.saying",
+    }  # parts of the nodes view, of the incidents view and of every view
     assert modules == shown | inside
 
 

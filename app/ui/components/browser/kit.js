@@ -26,7 +26,8 @@ function morph(old, next) {
     return;
   }
   for (const { name } of [...old.attributes]) {
-    if (!next.hasAttribute(name) && !name.startsWith("data-own")) old.removeAttribute(name);
+    const readers = name.startsWith("data-own") || (name === "open" && old.nodeName === "DETAILS");
+    if (!next.hasAttribute(name) && !readers) old.removeAttribute(name);
   }
   for (const { name, value } of [...next.attributes]) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);

@@ -26,6 +26,13 @@ pitwall.kinds.figures = (root, data, component) => {
   })));
 };
 
+// Labels with their values, side by side.
+const factsOf = (facts) => h("dl", { class: "pw-facts" }, facts.map((fact) =>
+  h("div", { title: fact.help, "data-key": fact.label }, h("dt", {}, fact.label), h("dd", { class: [fact.tone ? `pw-${fact.tone}` : "", fact.mono ? "pw-mono" : ""].join(" ").trim() || null },
+    fact.tone ? glyph(fact.tone) : null, fact.links ? fact.links.map((one, at) => [at ? h("span", { class: "pw-soft" }, "·") : null, link(one.open, one.text)]) : null,
+    fact.open ? link(fact.open, fact.value) : fact.value ?? null,
+    fact.at ? age(fact.at, { prefix: fact.value ? " · " : "", suffix: fact.until ? "" : " ago", until: !!fact.until }) : null))));
+
 // A title with its states, its cause, and what to do.
 pitwall.kinds.headline = (root, data, component) => {
   listen(root, component);
@@ -37,13 +44,20 @@ pitwall.kinds.headline = (root, data, component) => {
         item.at ? h("span", { class: "pw-soft" }, age(item.at, { prefix: "for " })) : null))),
     data.cause ? h("p", { class: `pw-cause pw-${data.cause.tone}` }, data.cause.text) : null,
     data.action ? h("p", { class: "pw-action" }, data.action) : null,
-    data.facts ? h("dl", { class: "pw-facts" }, data.facts.map((fact) =>
-      h("div", { title: fact.help, "data-key": fact.label }, h("dt", {}, fact.label), h("dd", { class: fact.tone ? `pw-${fact.tone}` : null },
-        fact.tone ? glyph(fact.tone) : null, fact.open ? link(fact.open, fact.value) : fact.value ?? null, fact.at ? age(fact.at, { prefix: fact.value ? " · " : "", suffix: fact.until ? "" : " ago", until: !!fact.until }) : null)))) : null,
+    data.facts ? factsOf(data.facts) : null,
     data.progress ? h("div", { class: "pw-progress" },
       h("div", { class: "pw-bar", role: "progressbar", "aria-label": data.progress.label, "aria-valuemin": 0, "aria-valuemax": data.progress.total, "aria-valuenow": data.progress.done },
         h("i", { class: `pw-${data.progress.tone}`, style: `width:${data.progress.total ? (100 * data.progress.done) / data.progress.total : 0}%` })),
       h("span", {}, data.progress.label)) : null));
+};
+
+// A titled panel of one subject: a sentence and its facts.
+pitwall.kinds.card = (root, data, component) => {
+  listen(root, component);
+  show(root, h("section", { class: `pw-panel pw-card${data.tone ? ` pw-${data.tone}` : ""}`, "aria-label": data.title },
+    h("h2", {}, data.title, data.at ? h("span", { class: "pw-count" }, age(data.at, { suffix: " ago" })) : null),
+    data.lead ? h("p", { class: "pw-lead" }, data.lead) : null,
+    data.facts?.length ? factsOf(data.facts) : null));
 };
 
 // Sentences with a tone: what stands in the way, what to know.
@@ -54,6 +68,12 @@ pitwall.kinds.notes = (root, data, component) => {
       note.open ? [" ", link(note.open, note.link)] : null)))));
 };
 
+// Quiet words beside a name: what is special about it.
+const tags = (words) => (words ?? []).map((word) => [" ", h("span", { class: "pw-tag", title: word.help }, word.text)]);
+
+// What one reads when one asks why: closed until then, and as the reader left it over refreshes.
+const more = (said) => (said ? h("details", { class: "pw-more-said" }, h("summary", {}, said.label), said.lines.map((line) => h("p", {}, line.label ? h("span", { class: "pw-soft" }, line.label, " ") : null, line.text))) : null);
+
 const CELLS = {
   text: (value) => value,
   soft: (value) => h("span", { class: "pw-soft" }, value),
@@ -62,7 +82,7 @@ const CELLS = {
   age: (value) => age(value),
   state: (value) => state(value.word, value.tone),
   link: (value) => link(value.open, value.text),
-  two: (value) => [h("div", { class: "pw-first" }, value.open ? link(value.open, value.text) : value.text), h("div", { class: "pw-second" }, value.second)],
+  two: (value) => [h("div", { class: "pw-first" }, value.open ? link(value.open, value.text) : value.text, tags(value.tags)), h("div", { class: "pw-second" }, value.second), more(value.more)],
   bar: (value) => h("span", { class: "pw-mini", title: `${value.done} of ${value.total}` }, h("span", { class: "pw-bar" },
     h("i", { class: `pw-${value.tone}`, style: `width:${value.total ? (100 * value.done) / value.total : 0}%` })), h("span", {}, `${value.done} of ${value.total}`)),
 };
