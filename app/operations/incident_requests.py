@@ -56,6 +56,9 @@ def answer(
 
 def _read(document: Mapping[str, Any]) -> IncidentParameters:
     try:
-        return msgspec.convert(document, IncidentParameters)
+        asked = msgspec.convert(document, IncidentParameters)
     except msgspec.ValidationError as error:
         raise RequestRefused(f"The request can't be read: {error}.") from error
+    if "\x00" in asked.incident_id + asked.owner + asked.text:
+        raise RequestRefused("The request holds a NUL character: leave it out.")
+    return asked

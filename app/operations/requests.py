@@ -1,29 +1,28 @@
 """The worker's side of requests: previews are answered, wishes accepted or refused, each in one transaction."""
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
 import structlog
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import RequestRefused
-from app.operations import admission, incident_requests, ledger
+from app.operations import admission, approval, incident_requests, ledger, trips
+from app.operations.case import Case, Outcome
 from app.operations.lease import LeaseKeeper, check
-from app.operations.model import Choice, Memory
 from app.operations.repair_requests import give_back, repair
+from app.operations.steering import cancel, choose, standing_word, uncordon, undo
 from app.operations.survey import fresh
-from app.operations.wishes import Parameters, read_nodes, read_parameters, read_wish
+from app.operations.wish_requests import approve, preview, take_wish
+from app.operations.wishes import read_nodes, read_parameters
 from app.settings import Settings
-from app.store.engine import write
+from app.store.engine import read, write
 from app.store.reads.rows import table_of
 from app.store.records import RequestRecord
 from app.store.requests import pending
-from app.store.tables import Operation as OperationTable
 from app.store.tables import Request
-from k8s.nodes import read_hold
 from k8s.view import ClusterView
 
 log = structlog.get_logger()
@@ -32,8 +31,13 @@ REQUESTS_A_TICK = 50
 UNHEARD_SECONDS = 30.0
 """A request waits so long for Kubernetes to be heard; then it is refused rather than left hanging."""
 
+EXPIRY_PERIOD = timedelta(seconds=1)
+"""How often requests that wait for approval are looked through."""
+
+WORDS = ("cancel", "choose", "pause", "unpause", "reset_limit")
+"""Kinds that are words to Pitwall itself and need no view of Kubernetes."""
+
 _request = table_of(Request)
-_operation = table_of(OperationTable)
 
 
 class RequestDesk:
@@ -54,6 +58,7 @@ class RequestDesk:
         self._view = view
         self._lease = lease
         self._clock = clock
+        self._looked_at: datetime | None = None
 
     def tick(self) -> int:
         """Answers the requests that wait, oldest first; gives how many were answered.
@@ -62,17 +67,30 @@ class RequestDesk:
         """
         if self._lease.held() is None:
             return 0
+        self._expire_approvals()
         waiting = pending(self._engine, self._cluster, limit=REQUESTS_A_TICK)
         answered = 0
         for request in waiting:
             answered += self._answer(request)
         return answered
 
+    def _expire_approvals(self) -> None:
+        now = self._clock()
+        if self._looked_at is not None and now - self._looked_at < EXPIRY_PERIOD:
+            return
+        self._looked_at = now
+        with read(self._engine) as connection:
+            waiting = approval.count_awaiting(connection, self._cluster)
+        if waiting:
+            with write(self._engine) as connection:
+                check(connection, self._cluster, held=self._lease.require(), now=now)
+                approval.expire(connection, self._cluster, now=now)
+
     def _answer(self, request: RequestRecord) -> bool:
         now = self._clock()
         view = fresh(self._view(), now)
         # A cancel or a choice needs no view: it is a word to the reconciler. Nor does one on an incident.
-        needs_view = request.kind not in ("cancel", "choose", *incident_requests.KINDS)
+        needs_view = request.kind not in (*WORDS, *incident_requests.KINDS)
         if needs_view and not view.synced:
             if (now - request.created_at).total_seconds() < UNHEARD_SECONDS:
                 return False
@@ -85,18 +103,25 @@ class RequestDesk:
         try:
             with write(self._engine) as connection:
                 check(connection, self._cluster, held=self._lease.require(), now=now)
-                operation_id, answer = self._handle(connection, request, view, now)
-                _store(
-                    connection,
-                    request,
-                    state="answered" if request.kind == "preview" else "accepted",
-                    answer=answer,
-                    operation_id=operation_id,
-                    now=now,
-                )
+                outcome = self._handle(connection, request, view, now)
+                if outcome.state != approval.AWAITING:
+                    _store(
+                        connection,
+                        request,
+                        state=outcome.state,
+                        answer=outcome.answer,
+                        operation_id=outcome.operation_id,
+                        now=now,
+                    )
                 if request.kind != "preview":
                     _audit(
-                        connection, self._cluster, request, operation_id, "done", "Accepted.", now
+                        connection,
+                        self._cluster,
+                        request,
+                        outcome.operation_id,
+                        "done",
+                        outcome.message,
+                        now,
                     )
         except RequestRefused as refused:
             self._refuse(request, refused, now)
@@ -110,184 +135,50 @@ class RequestDesk:
 
     def _handle(
         self, connection: Connection, request: RequestRecord, view: ClusterView, now: datetime
-    ) -> tuple[str | None, dict[str, Any]]:
+    ) -> Outcome:
         if request.kind in incident_requests.KINDS:
-            return None, incident_requests.answer(connection, self._cluster, request, now)
-        parameters = read_parameters(request.parameters)
-        match request.kind:
-            case "preview":
-                return None, self._preview(connection, parameters, view, now)
-            case "drain" | "reschedule":
-                wish = read_wish(
-                    request.kind, parameters, view=view, health=self._health(connection)
-                )
-                return admission.accept(
-                    connection,
-                    self._cluster,
-                    wish,
-                    request=request,
-                    parameters=parameters,
-                    view=view,
-                    settings=self._settings,
-                    now=now,
-                ), {}
-            case "uncordon":
-                nodes = read_nodes(parameters, view=view)
-                return self._uncordon(connection, request, parameters, nodes, view, now), {}
-            case "repair":
-                repair(connection, self._cluster, parameters, request=request, view=view)
-                return None, {}
-            case "return":
-                return give_back(
-                    connection,
-                    self._cluster,
-                    parameters,
-                    view=view,
-                    uncordon=lambda nodes: self._uncordon(
-                        connection, request, parameters, nodes, view, now
-                    ),
-                ), {}
-            case "cancel":
-                return self._cancel(connection, request, parameters, now), {}
-            case "choose":
-                return self._choose(connection, request, parameters, now), {}
-        raise RequestRefused(f"There is no request of kind {request.kind}.")
-
-    def _preview(
-        self, connection: Connection, parameters: Parameters, view: ClusterView, now: datetime
-    ) -> dict[str, Any]:
-        wish = read_wish(parameters.action, parameters, view=view, health=self._health(connection))
-        return admission.plan_of(
-            connection, self._cluster, wish, view=view, settings=self._settings, now=now
-        )
-
-    def _health(self, connection: Connection) -> dict[str, str]:
-        facts = admission.read_facts(connection, self._cluster)
-        return {name: node.health for name, node in facts.items()}
-
-    def _uncordon(
-        self,
-        connection: Connection,
-        request: RequestRecord,
-        parameters: Parameters,
-        nodes: tuple[str, ...],
-        view: ClusterView,
-        now: datetime,
-    ) -> str:
-        held = admission.held_nodes(connection, self._cluster)
-        typed = set(parameters.confirmation.replace(",", " ").split())
-        health = self._health(connection)
-        for name in nodes:
-            if name in held:
-                raise RequestRefused(
-                    f"{name} is held by operation {held[name]}: cancel that one first.",
-                    code="conflict",
-                )
-            if parameters.force or name in typed:
-                continue
-            if health.get(name) == "Failing":
-                raise RequestRefused(
-                    f"{name} is Failing: repair it first, or type its name (--confirm) to put it in service all the same.",
-                    code="protected",
-                )
-            node = view.nodes[name]
-            hold = read_hold(node.metadata)
-            if node.spec.unschedulable and (hold is None or hold.was_unschedulable):
-                raise RequestRefused(
-                    f"{name} was cordoned by somebody else, not by Pitwall: type its name (--confirm) to "
-                    "uncordon it all the same, or use kubectl uncordon.",
-                    code="protected",
-                )
-        return admission.open_operation(
+            answer = incident_requests.answer(connection, self._cluster, request, now)
+            return Outcome(answer=answer)
+        case = Case(
             connection,
             self._cluster,
-            kind="uncordon",
-            subject=", ".join(nodes),
-            nodes=nodes,
-            request=request,
+            request,
+            read_parameters(request.parameters),
+            view=view,
+            settings=self._settings,
             now=now,
         )
-
-    def _cancel(
-        self,
-        connection: Connection,
-        request: RequestRecord,
-        parameters: Parameters,
-        now: datetime,
-    ) -> str:
-        row = self._open_operation(connection, parameters.operation_id)
-        if row.cancel_requested_by is None:
-            connection.execute(
-                update(_operation)
-                .where(_operation.c.id == row.id)
-                .values(
-                    cancel_requested_by=request.author,
-                    state="Cancelling",
-                    message=f"Cancelled by {request.author}: taking back what was done.",
-                    choices=[],
-                    updated_at=now,
+        match request.kind:
+            case "preview":
+                return Outcome(answer=preview(case), state="answered")
+            case "drain" | "reschedule":
+                return take_wish(case)
+            case "approve":
+                return approve(case)
+            case "uncordon":
+                nodes = read_nodes(case.parameters, view=view)
+                return Outcome(uncordon(case, nodes))
+            case "undo":
+                return Outcome(undo(case))
+            case "repair":
+                repair(connection, self._cluster, case.parameters, request=request, view=view)
+                return Outcome()
+            case "return":
+                opened = give_back(
+                    connection,
+                    self._cluster,
+                    case.parameters,
+                    view=view,
+                    uncordon=lambda nodes: uncordon(case, nodes),
                 )
-            )
-        return str(row.id)
-
-    def _choose(
-        self,
-        connection: Connection,
-        request: RequestRecord,
-        parameters: Parameters,
-        now: datetime,
-    ) -> str:
-        row = self._open_operation(connection, parameters.operation_id)
-        offered = [offer for offer in row.choices if offer.get("name") == parameters.choice]
-        if not offered:
-            names = ", ".join(dict.fromkeys(str(offer.get("name")) for offer in row.choices))
-            raise RequestRefused(
-                f"Operation {row.id} does not offer {parameters.choice or 'an empty choice'}: "
-                + (f"it offers {names}." if names else "it waits for no choice."),
-                code="conflict",
-            )
-        chosen = [offer for offer in offered if _is_confirmed(offer, parameters.confirmation)]
-        if not chosen:
-            words = " or ".join(str(offer.get("confirmation")) for offer in offered)
-            raise RequestRefused(
-                f"{offered[0].get('label')}: to confirm, type {words} (--confirm).", code="invalid"
-            )
-        memory = msgspec.convert(row.memory or {}, Memory)
-        made = tuple(
-            Choice(parameters.choice, str(offer.get("subject") or ""), request.author, now)
-            for offer in chosen
-        )
-        memory = msgspec.structs.replace(memory, choices=memory.choices + made)
-        connection.execute(
-            update(_operation)
-            .where(_operation.c.id == row.id)
-            .values(
-                memory=msgspec.to_builtins(memory),
-                state="Running",
-                message=f"{request.author} chose: {chosen[0].get('label')}.",
-                choices=[],
-                updated_at=now,
-            )
-        )
-        return str(row.id)
-
-    def _open_operation(self, connection: Connection, operation_id: str) -> Any:
-        row = connection.execute(
-            select(_operation)
-            .where(_operation.c.cluster == self._cluster, _operation.c.id == operation_id)
-            .with_for_update()
-        ).first()
-        if row is None:
-            raise RequestRefused(
-                f"There is no operation {operation_id or '(none named)'}: see `pitwall operations --all`.",
-                code="not_found",
-            )
-        if row.ended_at is not None:
-            raise RequestRefused(
-                f"Operation {operation_id} has ended ({row.state}): there is nothing to do.",
-                code="conflict",
-            )
-        return row
+                return Outcome(opened)
+            case "cancel":
+                return Outcome(cancel(case))
+            case "choose":
+                return Outcome(choose(case))
+            case "pause" | "unpause" | "reset_limit":
+                return Outcome(message=standing_word(case))
+        raise RequestRefused(f"There is no request of kind {request.kind}.")
 
     def _refuse(self, request: RequestRecord, refused: RequestRefused, now: datetime) -> None:
         with write(self._engine) as connection:
@@ -295,12 +186,12 @@ class RequestDesk:
             _store(connection, request, state="refused", refusal=refused, now=now)
             if request.kind != "preview":
                 _audit(connection, self._cluster, request, None, "refused", str(refused), now)
+            if isinstance(refused, approval.ApprovalVoid):
+                approval.void(connection, self._cluster, refused, now=now)
+            if isinstance(refused, admission.LimitRefused) and request.parameters.get("automatic"):
+                for name in refused.names:
+                    trips.trip(connection, self._cluster, name, message=str(refused), now=now)
         log.info("request refused", request_id=request.id, kind=request.kind, reason=str(refused))
-
-
-def _is_confirmed(offer: dict[str, Any], typed: str) -> bool:
-    wanted = str(offer.get("confirmation") or "")
-    return not wanted or typed.strip() in (wanted, f"{wanted} is powered off")
 
 
 def _store(
@@ -309,7 +200,7 @@ def _store(
     *,
     state: str,
     now: datetime,
-    answer: dict[str, Any] | None = None,
+    answer: Mapping[str, Any] | None = None,
     operation_id: str | None = None,
     refusal: RequestRefused | None = None,
 ) -> None:
@@ -319,7 +210,7 @@ def _store(
         .values(
             state=state,
             answered_at=now,
-            answer=answer or {},
+            answer=dict(answer or {}),
             operation_id=operation_id,
             refusal=str(refusal) if refusal else "",
             refusal_code=refusal.code if refusal else "",
@@ -345,6 +236,8 @@ def _audit(
         or ""
     )
     detail = str(request.parameters.get("choice") or request.parameters.get("text") or "")
+    # A NUL, which PostgreSQL's text cannot hold, is among the reasons to refuse: the refusal is audited all the same.
+    target, detail = target.replace("\x00", ""), detail.replace("\x00", "")
     ledger.audit(
         connection,
         cluster,
