@@ -1,18 +1,21 @@
 """How many GPU nodes may be out of service at once, and how many may be taken out in an hour.
 
-Both limits hold for force as well. They are counted on what the cluster says now: foreign cordons and
+The limits hold for force as well. They are counted on what the cluster says now: foreign cordons and
 nodes that are NotReady are out of service too, and so are the nodes of operations that were accepted
 and have not been cordoned yet. The caller counts and accepts in one writing transaction, so that two
 requests can't both take the last place.
 
-Defaults (settings; facts/safety-and-peers.md, acceptance 1 and 2): 10 % of GPU nodes at once, and the
-lower of 2 % and 10 nodes an hour.
+Defaults (settings; facts/safety-and-peers.md, acceptance 1 and 2): 10 % of GPU nodes at once, never
+fewer than 51 % usable, and the lower of 2 % and 10 nodes an hour. A quarter of a block of the topology,
+a judgement: what is left of it must still hold a job that wants one domain.
 
-A share is rounded down for the stock and up for the rate, and is never less than one node, as long as
-the site has not set it to 0: on a cluster of four nodes, 10 % is no whole node, and a person must
-still be able to take one of the four out. One more than that is refused. A node that is out of service
-already does not count as taken out, so a NotReady or foreign-cordoned node may always be drained as far
-as the stock is concerned.
+A share is rounded down for the stock, the floor and a block, and up for the rate, and is never less
+than one node, as long as the site has not set it to 0: on a cluster of four nodes, 10 % is no whole
+node, and a person must still be able to take one of the four out. One more than that is refused. A node
+that is out of service already does not count as taken out, so a NotReady or foreign-cordoned node may
+always be drained as far as stock, floor and block are concerned.
+
+A person who types a limit's name goes past it (acceptance 4); only the floor is passed by nothing.
 """
 
 import math
@@ -35,20 +38,35 @@ class LimitSettings(msgspec.Struct, frozen=True):
     max_unavailable_nodes_ratio: float = 0.10
     max_drains_per_hour: int = 10
     max_drains_per_hour_ratio: float = 0.02
+    min_usable_nodes_ratio: float = 0.51
+    max_unavailable_block_nodes_ratio: float = 0.25
+    block_label: str | None = None  # node label that names the block; None: blocks are not known
 
 
 class LimitLine(msgspec.Struct, frozen=True):
-    """One limit: how many nodes it allows, how many count now and would count after."""
+    """One limit: how many nodes it allows, how many count now and would count after.
 
-    name: str  # stock, rate
+    remaining: how many more it allows now. passable: a person may type its name to go past it; passed:
+    one did.
+    """
+
+    name: str  # stock, floor, rate, block, topology
     limit: int
     now: int
     after: int
     message: str
+    remaining: int = 0
+    passable: bool = True
+    passed: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """True when it would be exceeded."""
+        return self.after > self.limit
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """verdict: ok, warned (nothing would be left after this), refused."""
+    """verdict: ok, warned (nothing would be left after this, or one is passed), refused."""
 
     verdict: str
     lines: tuple[LimitLine, ...]
@@ -56,7 +74,23 @@ class Limits(msgspec.Struct, frozen=True):
     @property
     def refusal(self) -> str:
         """The sentences of the limits that refuse, "" when none does."""
-        return " ".join(line.message for line in self.lines if line.after > line.limit)
+        return " ".join(line.message for line in self.lines if line.is_over and not line.passed)
+
+
+def judge_lines(lines: Iterable[LimitLine], *, typed: Set[str] = frozenset()) -> Limits:
+    """The verdict over limits; typed: names of those that a person has typed to go past them."""
+    judged = tuple(
+        msgspec.structs.replace(
+            line,
+            remaining=max(0, line.limit - line.now),
+            passed=line.is_over and line.passable and line.name in typed,
+        )
+        for line in lines
+    )
+    if any(line.is_over and not line.passed for line in judged):
+        return Limits("refused", judged)
+    tight = any(line.after >= line.limit for line in judged)
+    return Limits("warned" if tight else "ok", judged)
 
 
 def is_gpu_node(node: Node) -> bool:
@@ -87,23 +121,26 @@ def judge_limits(
     held: Set[str],
     taken_in_window: int,
     settings: LimitSettings,
+    typed: Set[str] = frozenset(),
+    more: Iterable[LimitLine] = (),
 ) -> Limits:
     """Whether these nodes may be taken out of service now.
 
     held: nodes of open operations; taken_in_window: nodes that were taken out within
-    RATE_WINDOW_SECONDS, as the store says, so that a restart forgets nothing.
+    RATE_WINDOW_SECONDS, as the store says, so that a restart forgets nothing. typed: names of limits
+    that a person goes past; more: lines of limits that are judged elsewhere.
     """
     wanted = {name for name in nodes if name in view.nodes and is_gpu_node(view.nodes[name])}
     total = sum(1 for node in view.nodes.values() if is_gpu_node(node))
+    out = out_of_service(view, held)
     lines = (
-        _stock(wanted, out=out_of_service(view, held), total=total, settings=settings),
+        _stock(wanted, out=out, total=total, settings=settings),
+        _floor(wanted, out=out, total=total, settings=settings),
+        *_blocks(wanted, out=out, view=view, settings=settings),
         _rate(len(wanted), taken=taken_in_window, total=total, settings=settings),
+        *more,
     )
-    if any(line.after > line.limit for line in lines):
-        verdict = "refused"
-    else:
-        verdict = "warned" if any(line.after == line.limit for line in lines) else "ok"
-    return Limits(verdict, lines)
+    return judge_lines(lines, typed=typed)
 
 
 def _share(ratio: float, total: int, *, up: bool) -> int:
@@ -133,6 +170,53 @@ def _stock(wanted: set[str], *, out: set[str], total: int, settings: LimitSettin
         else ": bring nodes back first, or raise PITWALL_MAX_UNAVAILABLE_NODES_RATIO."
     )
     return LimitLine("stock", limit, now, after, said + end)
+
+
+def _floor(wanted: set[str], *, out: set[str], total: int, settings: LimitSettings) -> LimitLine:
+    limit = _share(1 - settings.min_usable_nodes_ratio, total, up=False)
+    now, after = len(out), len(out | wanted)
+    if after == now:
+        limit = max(limit, after)
+    said = f"{total - after} of {total} GPU nodes would stay usable, and {total - limit} must"
+    end = (
+        "."
+        if after <= limit
+        else ": no word passes this one; bring nodes back first, or lower PITWALL_MIN_USABLE_NODES_RATIO."
+    )
+    return LimitLine("floor", limit, now, after, said + end, passable=False)
+
+
+def _blocks(
+    wanted: set[str], *, out: set[str], view: ClusterView, settings: LimitSettings
+) -> list[LimitLine]:
+    """A line a block that loses a node."""
+    label = settings.block_label
+    if label is None or not wanted:
+        return []
+    blocks: dict[str, set[str]] = {}
+    for name, node in view.nodes.items():
+        block = node.metadata.labels.get(label)
+        if block and is_gpu_node(node):
+            blocks.setdefault(block, set()).add(name)
+    return [
+        _block(block, wanted & names, out=out & names, total=len(names), settings=settings)
+        for block, names in sorted(blocks.items())
+        if (wanted & names) - out
+    ]
+
+
+def _block(
+    block: str, wanted: set[str], *, out: set[str], total: int, settings: LimitSettings
+) -> LimitLine:
+    limit = _share(settings.max_unavailable_block_nodes_ratio, total, up=False)
+    now, after = len(out), len(out | wanted)
+    said = f"{now} of {total} GPU nodes of block {block} are out of service; with these it would be {after}, and {limit} are allowed"
+    end = (
+        "."
+        if after <= limit
+        else ": bring nodes of it back first, or raise PITWALL_MAX_UNAVAILABLE_BLOCK_NODES_RATIO."
+    )
+    return LimitLine("block", limit, now, after, said + end)
 
 
 def _rate(wanted: int, *, taken: int, total: int, settings: LimitSettings) -> LimitLine:

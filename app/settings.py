@@ -96,6 +96,29 @@ class Settings(BaseSettings):
         le=1,
         description="Rate limit as a share of GPU nodes; the lower of both wins.",
     )
+    min_usable_nodes_ratio: float = Field(
+        default=0.51,
+        ge=0,
+        le=1,
+        description="Floor: so many GPU nodes stay usable, whatever is typed.",
+    )
+    max_unavailable_block_nodes_ratio: float = Field(
+        default=0.25, ge=0, le=1, description="Stock limit within a block of the topology."
+    )
+    approval_gpus: int | None = Field(
+        default=None,
+        ge=0,
+        description="What stops more GPUs than this needs a second person's approval.",
+    )
+    approval_valid_seconds: float = Field(
+        default=3600.0, gt=0, description="A request that waits for approval is void after this."
+    )
+    unit_spacing_seconds: float = Field(
+        default=0.0, ge=0, description="Pause between the units (workloads) that a drain moves."
+    )
+    units_at_once: int = Field(
+        default=32, ge=1, description="Units that one drain has on the move at once."
+    )
     event_retention_days: int = Field(default=90, ge=1)
     history_retention_days: int = Field(default=14, ge=1)
 

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from k8s.client import Connection
 from k8s.discovery import is_served, read_api_groups
 from k8s.errors import KubernetesError
+from k8s.kept import Kept, PodIndex
 from k8s.objects import (
     Job,
     Node,
@@ -33,7 +34,6 @@ from k8s.workloads import KINDS, Workload, WorkloadKind
 
 log = structlog.get_logger()
 
-Object = TypeVar("Object")
 # How often a failed discovery is tried again, and how often newly installed kinds are looked for.
 DISCOVERY_RETRY_SECONDS = 2.0
 DISCOVERY_SECONDS = 300.0
@@ -98,74 +98,19 @@ def view_of(
     return picture.view(observed_at=observed_at, synced=True, api_groups=api_groups)
 
 
-class _Kept(dict[str, Object]):
-    """A dictionary that hands out frozen copies, a new one only after a change."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._copy: dict[str, Object] | None = None
-
-    def put(self, key: str, item: Object) -> None:
-        self[key] = item
-        self._copy = None
-
-    def drop(self, key: str) -> Object | None:
-        self._copy = None
-        return self.pop(key, None)
-
-    def frozen(self) -> Mapping[str, Object]:
-        if self._copy is None:
-            self._copy = dict(self)
-        return self._copy
-
-
-class _Index:
-    """Pods by a key. Inner dictionaries that a view has been given are copied before they change."""
-
-    def __init__(self) -> None:
-        self._groups: dict[str, dict[str, Pod]] = {}
-        self._private: set[str] = set()
-        self._copy: dict[str, dict[str, Pod]] | None = None
-
-    def put(self, key: str, pod: Pod) -> None:
-        self._writable(key)[pod.metadata.uid] = pod
-
-    def drop(self, key: str, uid: str) -> None:
-        if uid not in self._groups.get(key, ()):
-            return
-        group = self._writable(key)
-        del group[uid]
-        if not group:
-            del self._groups[key]
-            self._private.discard(key)
-
-    def frozen(self) -> Mapping[str, Mapping[str, Pod]]:
-        if self._copy is None:
-            self._copy = dict(self._groups)
-            self._private.clear()
-        return self._copy
-
-    def _writable(self, key: str) -> dict[str, Pod]:
-        self._copy = None
-        if key not in self._private:
-            self._groups[key] = dict(self._groups.get(key, ()))
-            self._private.add(key)
-        return self._groups[key]
-
-
 class _Picture:
     """The mutable side: takes changes, hands out views. Not thread-safe; the watcher locks."""
 
     def __init__(self, kinds: Sequence[WorkloadKind] = KINDS) -> None:
-        self.nodes: _Kept[Node] = _Kept()
-        self.pods: _Kept[Pod] = _Kept()
-        self.jobs: _Kept[Job] = _Kept()
-        self.budgets: _Kept[PodDisruptionBudget] = _Kept()
-        self.workloads: _Kept[Workload] = _Kept()
-        self.controllers: _Kept[OwnerReference] = _Kept()
-        self.metas: _Kept[ObjectMeta] = _Kept()
-        self.namespaces: _Kept[ObjectMeta] = _Kept()
-        self.by_node, self.by_owner = _Index(), _Index()
+        self.nodes: Kept[Node] = Kept()
+        self.pods: Kept[Pod] = Kept()
+        self.jobs: Kept[Job] = Kept()
+        self.budgets: Kept[PodDisruptionBudget] = Kept()
+        self.workloads: Kept[Workload] = Kept()
+        self.controllers: Kept[OwnerReference] = Kept()
+        self.metas: Kept[ObjectMeta] = Kept()
+        self.namespaces: Kept[ObjectMeta] = Kept()
+        self.by_node, self.by_owner = PodIndex(), PodIndex()
         self.version = 0
         self._kinds = {kind.resource: kind for kind in kinds}
         self._owners: dict[str, tuple[WorkloadKind, Any]] = {}
@@ -229,7 +174,7 @@ class _Picture:
             pods_by_owner=self.by_owner.frozen(),
         )
 
-    def _keep(self, kept: _Kept[Any], change: Change) -> None:
+    def _keep(self, kept: Kept[Any], change: Change) -> None:
         if change.kind == "deleted":
             kept.drop(change.uid)
         else:

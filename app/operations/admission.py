@@ -9,19 +9,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, insert, select
 
 from app.errors import RequestRefused
-from app.limits import RATE_WINDOW_SECONDS, Limits, LimitSettings, is_gpu_node, judge_limits
-from app.operations.model import Memory
-from app.operations.plan import NO_ROOM, NodeFacts, Wish, build_plan, is_accepted, wished_pods
-from app.operations.plan_hash import changes
+from app.operations.approval import is_needed
+from app.operations.counted import held_nodes, read_facts, read_limits, read_reserved
+from app.operations.model import Memory, Wish
+from app.operations.objections import NO_ROOM, is_accepted
+from app.operations.pause import refuse_if_paused
+from app.operations.plan import build_plan, wished_pods
+from app.operations.plan_hash import void_text
+from app.operations.trips import refuse_if_tripped
 from app.operations.wishes import Parameters
 from app.settings import Settings
 from app.store.reads.rows import table_of
 from app.store.tables import Node, OperationNode, Request, Reservation
 from app.store.tables import Operation as OperationTable
-from k8s.objects import gpu_request, is_terminal
 from k8s.view import ClusterView
 
 _node = table_of(Node)
@@ -30,29 +33,13 @@ _operation = table_of(OperationTable)
 _request = table_of(Request)
 _reservation = table_of(Reservation)
 
-CHANGES_SHOWN = 5
 
+class LimitRefused(RequestRefused):
+    """Limits stand against it; names says which."""
 
-def read_facts(
-    connection: Connection, cluster: str, names: Iterable[str] | None = None
-) -> dict[str, NodeFacts]:
-    """What the store says of nodes, and of every one that is Failing or on Probation; of all of them without
-    names."""
-    statement = select(
-        _node.c.name, _node.c.block, _node.c.rack, _node.c.health, _node.c.service
-    ).where(_node.c.cluster == cluster)
-    if names is not None:
-        statement = statement.where(
-            or_(
-                _node.c.name.in_(list(names)),
-                _node.c.health == "Failing",
-                _node.c.service == "Probation",
-            )
-        )
-    return {
-        row.name: NodeFacts(row.block, row.rack, row.health, row.service)
-        for row in connection.execute(statement)
-    }
+    def __init__(self, message: str, *, names: tuple[str, ...]) -> None:
+        super().__init__(message, code="limit")
+        self.names = names
 
 
 def plan_of(
@@ -70,7 +57,7 @@ def plan_of(
         view=view,
         facts=read_facts(connection, cluster, wish.nodes),
         reserved=read_reserved(connection, cluster, view),
-        limits=_limits(connection, cluster, wish, view=view, settings=settings, now=now),
+        limits=read_limits(connection, cluster, wish, view=view, settings=settings, now=now),
         now=now,
         valid_seconds=settings.plan_valid_seconds,
     )
@@ -91,7 +78,43 @@ def accept(
     settings: Settings,
     now: datetime,
 ) -> str:
-    """Opens the operation and holds its nodes; gives its id. Raises RequestRefused, nothing being kept then."""
+    """Judges and opens an operation at once; gives its id. Raises RequestRefused, nothing being kept then."""
+    plan = judge(
+        connection,
+        cluster,
+        wish,
+        parameters=parameters,
+        view=view,
+        settings=settings,
+        now=now,
+    )
+    if is_needed(plan, settings):
+        raise RequestRefused(
+            f"It stops {plan['gpus_stopped']} GPUs, more than {settings.approval_gpus}: a person must ask "
+            "for it, and a second one approve.",
+            code="approval_needed",
+        )
+    return open_planned(connection, cluster, wish, plan, request=request, view=view, now=now)
+
+
+def judge(
+    connection: Connection,
+    cluster: str,
+    wish: Wish,
+    *,
+    parameters: Parameters,
+    view: ClusterView,
+    settings: Settings,
+    now: datetime,
+) -> dict[str, Any]:
+    """The plan of what may be done now. Raises RequestRefused when it may not.
+
+    parameters.automatic: nobody asked; such a one is refused while a limit is tripped.
+    """
+    refuse_if_paused(connection, cluster)
+    if parameters.automatic:
+        _refuse_typed(wish)
+        refuse_if_tripped(connection, cluster)
     held = held_nodes(connection, cluster)
     for node in wish.nodes:
         if node in held:
@@ -107,6 +130,29 @@ def accept(
             connection, cluster, parameters.plan_hash, plan, settings=settings, now=now
         )
     _refuse(plan, wish)
+    return plan
+
+
+def _refuse_typed(wish: Wish) -> None:
+    """What a person must type can't come from a program that nobody watches."""
+    options = wish.options
+    if options.force or options.accept_no_capacity or options.accept_protected or wish.past_limits:
+        raise RequestRefused(
+            "An automatic operation neither forces nor goes past limits, protection or capacity: ask as a person."
+        )
+
+
+def open_planned(
+    connection: Connection,
+    cluster: str,
+    wish: Wish,
+    plan: dict[str, Any],
+    *,
+    request: Any,
+    view: ClusterView,
+    now: datetime,
+) -> str:
+    """Opens the operation of a plan that was judged in this transaction, and holds its nodes; gives its id."""
     options = msgspec.to_builtins(wish.options)
     if wish.action == "reschedule":
         options["pods"] = [pod.metadata.uid for pod in wished_pods(wish, view)]
@@ -190,81 +236,19 @@ def open_operation(
     return operation_id
 
 
-def held_nodes(connection: Connection, cluster: str) -> dict[str, str]:
-    """Nodes that an open operation holds, and which."""
-    rows = connection.execute(
-        select(_held.c.node, _held.c.operation_id).where(_held.c.cluster == cluster, _held.c.open)
-    )
-    return {row.node: row.operation_id for row in rows}
-
-
-def read_reserved(connection: Connection, cluster: str, view: ClusterView) -> dict[str, int]:
-    """GPUs by node that open operations still count on, beyond what their own jobs use there now."""
-    reserved: dict[tuple[str, str], int] = {}
-    for row in connection.execute(
-        select(_reservation.c.operation_id, _reservation.c.node, _reservation.c.gpus).where(
-            _reservation.c.cluster == cluster, _reservation.c.released_at.is_(None)
-        )
-    ):
-        reserved[(row.operation_id, row.node)] = row.gpus
-    if not reserved:
-        return {}
-    plans = connection.execute(
-        select(_operation.c.id, _operation.c.plan).where(
-            _operation.c.id.in_({operation_id for operation_id, _ in reserved})
-        )
-    )
-    for plan in plans:
-        for job in plan.plan.get("jobs", ()):
-            for pod in view.pods_of(job["uid"]):
-                key = (plan.id, pod.spec.node_name)
-                if key in reserved and not is_terminal(pod):
-                    reserved[key] -= gpu_request(pod)
-    total: dict[str, int] = {}
-    for (_, node), gpus in reserved.items():
-        if gpus > 0:
-            total[node] = total.get(node, 0) + gpus
-    return total
-
-
-def _limits(
-    connection: Connection,
-    cluster: str,
-    wish: Wish,
-    *,
-    view: ClusterView,
-    settings: Settings,
-    now: datetime,
-) -> Limits:
-    taken = connection.execute(
-        select(func.count(func.distinct(_held.c.node)))
-        .select_from(_held.join(_operation, _operation.c.id == _held.c.operation_id))
-        .where(
-            _held.c.cluster == cluster,
-            _operation.c.kind.in_(("drain", "reschedule")),
-            _operation.c.created_at > now - timedelta(seconds=RATE_WINDOW_SECONDS),
-            _held.c.node.not_in(wish.nodes),
-        )
-    ).scalar_one()
-    gpu_nodes = {name for name in wish.nodes if is_gpu_node(view.nodes[name])}
-    return judge_limits(
-        gpu_nodes,
-        view=view,
-        held=set(held_nodes(connection, cluster)),
-        taken_in_window=int(taken),
-        settings=LimitSettings(
-            settings.max_unavailable_nodes_ratio,
-            settings.max_drains_per_hour,
-            settings.max_drains_per_hour_ratio,
-        ),
-    )
-
-
 def _refuse_over_limits(plan: Mapping[str, Any]) -> None:
     """Raises RequestRefused when a limit stands against the plan; limits hold for force too."""
     if plan["limits"]["verdict"] == "refused":
-        lines = [line for line in plan["limits"]["lines"] if line["after"] > line["limit"]]
-        raise RequestRefused(" ".join(line["message"] for line in lines), code="limit")
+        lines = [
+            line
+            for line in plan["limits"]["lines"]
+            if line["after"] > line["limit"] and not line["passed"]
+        ]
+        text = " ".join(line["message"] for line in lines)
+        names = ", ".join(dict.fromkeys(line["name"] for line in lines))
+        if all(line["passable"] for line in lines):
+            text += f" To go past it all the same, type {names} (--past-limits)."
+        raise LimitRefused(text, names=tuple(line["name"] for line in lines))
 
 
 def _refuse(plan: Mapping[str, Any], wish: Wish) -> None:
@@ -274,7 +258,8 @@ def _refuse(plan: Mapping[str, Any], wish: Wish) -> None:
     text = " ".join(plan["blockers"])
     if any(budget["kind"] != "exhausted" for budget in plan["budgets"]):
         raise RequestRefused(text, code="budget")
-    if any(pod["action"] == "block" for pod in plan["pods"]):
+    guarded = any(not one["accepted"] for one in plan["protected"])
+    if guarded or any(pod["action"] == "block" for pod in plan["pods"]):
         raise RequestRefused(text, code="protected")
     no_room = [
         job
@@ -307,12 +292,8 @@ def _hold_to_approval(
                 code="plan_expired",
             )
         return
-    said = changes(approved, plan) if approved is not None else []
-    more = f" and {len(said) - CHANGES_SHOWN} more changes" if len(said) > CHANGES_SHOWN else ""
-    what = "; ".join(said[:CHANGES_SHOWN]) or "it was made for something else"
     raise RequestRefused(
-        f"The plan has changed since it was approved: {what}{more}. Look at the new plan, {plan['hash']}.",
-        code="plan_changed",
+        f"{void_text(approved, plan)} Look at the new plan, {plan['hash']}.", code="plan_changed"
     )
 
 

@@ -21,6 +21,7 @@ from app.operations.model import (
     Operation,
     Step,
 )
+from app.operations.modes import holds_node
 from app.operations.survey import survey
 from k8s.client import STRATEGIC_MERGE_PATCH, Connection, Params, Response
 from k8s.drain import cordon, evict, uncordon
@@ -312,8 +313,7 @@ def _confirm_empty(call: Call) -> Answer:
     listing = list_objects(call.connection, PODS, field_selector=f"spec.nodeName={call.step.node}")
     pods: list[Pod] = [pod for pod in listing.items if not is_mirror(pod)]
     judged = survey(pods, view=call.view, options=call.operation.options, now=datetime.now(UTC))
-    lets = call.operation.options.mode in ("complete", "deadline")
-    left = [found for found in judged if found.leaving and not (lets and is_terminal(found.pod))]
+    left = [found for found in judged if holds_node(call.operation, found)]
     if left:
         return Answer(
             "waiting",

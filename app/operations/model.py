@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from k8s.view import ClusterView
+from k8s.workloads.kind import Workload
 
 ANNOTATION = "pitwall.dev/operation"
 
@@ -40,12 +41,36 @@ GOOD = frozenset({RETURNED, FINISHED, REMOVED, LEFT})  # LEFT: as its owner put 
 class Options(msgspec.Struct, frozen=True):
     """How an operation goes about it, as the person asked."""
 
-    mode: str = "now"  # now, complete, deadline
+    mode: str = "now"  # now, checkpoint, complete, deadline
+    modes: dict[str, str] = {}  # namespace/name of a pod or workload -> its mode, where it differs
     delete_emptydir_data: bool = False
     force: bool = False
     accept_no_capacity: tuple[str, ...] = ()  # names of jobs that may go though nothing fits
+    accept_protected: tuple[str, ...] = ()  # names of protected things that a person has typed
+    spacing_seconds: float = 0.0  # between the units that begin to move
+    units_at_once: int = 0  # on the move; 0: as many as there are
     job: str = ""  # uid of the workload, for reschedule
     pods: tuple[str, ...] = ()  # uids that a reschedule moves, fixed when it was accepted
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """What the store says of a node, for the plan."""
+
+    block: str | None = None
+    rack: str | None = None
+    health: str = "Unknown"
+    service: str = "In service"
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What is asked for, checked: the nodes exist, the workload is known."""
+
+    action: str  # drain, reschedule
+    nodes: tuple[str, ...]
+    options: Options
+    deadline_seconds: float | None = None
+    workload: Workload | None = None  # of a reschedule
+    past_limits: frozenset[str] = frozenset()  # names of limits that a person has typed
 
 
 class MovedPod(msgspec.Struct, frozen=True):
@@ -93,6 +118,7 @@ class Memory(msgspec.Struct, frozen=True):
     was_unschedulable: dict[str, bool] = {}  # as the cordon's answer said
     retry_at: dict[str, datetime] = {}  # "name:uid" -> not before
     waiting_since: dict[str, datetime] = {}  # what is waited for -> since
+    begun: dict[str, datetime] = {}  # units that move, and since when: see turns
     choices: tuple[Choice, ...] = ()
     stopped: str = ""  # why the operation stops by itself, one sentence
     failed: bool = False  # it stops because it failed, not because somebody wanted it
@@ -146,11 +172,13 @@ class Observed(msgspec.Struct, frozen=True):
 
     health: of nodes, from the store: name -> (health, reason). Missing means Unknown.
     activity: highest utilisation (ratio) of the GPUs that a pod holds, by pod uid, as agents told.
+    pause: the sentence of the pause that holds, "" for none.
     """
 
     view: ClusterView
     health: Mapping[str, tuple[str, str]] = {}
     activity: Mapping[str, float | None] = {}
+    pause: str = ""
 
     def health_of(self, node: str) -> tuple[str, str]:
         """Health and its reason; ("Unknown", ...) when nothing was ever told."""

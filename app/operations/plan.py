@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 
 from app.limits import Limits
-from app.operations.model import Options
+from app.operations.model import NodeFacts, Wish
+from app.operations.modes import ACTIONS, CHECKPOINT, COMPLETE, mode_of
+from app.operations.objections import blockers_of, warnings_of
 from app.operations.plan_hash import hash_plan
+from app.operations.protection import guard_of_node
 from app.operations.spares import NoSpares, no_spares, probation_reason, spare_warnings
 from app.operations.stake import Stake, stake_of
 from app.operations.survey import Surveyed, is_dead, live_pods, pods_on, survey
@@ -25,27 +28,6 @@ from k8s.workloads import rank_of
 from k8s.workloads.kind import Workload
 
 VERSION = 1
-LETTING_MODES = ("complete", "deadline")
-NO_ROOM = ("does_not_fit", "unknown")
-
-
-class NodeFacts(msgspec.Struct, frozen=True):
-    """What the store says of a node, for the plan."""
-
-    block: str | None = None
-    rack: str | None = None
-    health: str = "Unknown"
-    service: str = "In service"
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """What is asked for, checked: the nodes exist, the workload is known."""
-
-    action: str  # drain, reschedule
-    nodes: tuple[str, ...]
-    options: Options
-    deadline_seconds: float | None = None
-    workload: Workload | None = None  # of a reschedule
 
 
 def build_plan(
@@ -66,34 +48,37 @@ def build_plan(
     spares = no_spares(wish.nodes, view, facts)
     surveyed = survey(wished_pods(wish, view), view=view, options=wish.options, now=now)
     surveyed = [found for found in surveyed if found.way != "gone"]
-    letting = wish.options.mode in LETTING_MODES
-    budgets = [] if wish.options.mode == "complete" else _budgets(surveyed, view)
+    moving = [found for found in surveyed if mode_of(found, wish.options) != COMPLETE]
+    budgets = _budgets(moving, view)
     jobs = _jobs(wish, surveyed, view=view, reserved=reserved, spares=spares, now=now)
+    moved = [job for job, _ in jobs if job["mode"] != COMPLETE]
     plan: dict[str, Any] = {
         "version": VERSION,
         "action": wish.action,
         "mode": wish.options.mode,
+        "modes": dict(wish.options.modes),
         "options": {
             "delete_emptydir_data": wish.options.delete_emptydir_data,
             "force": wish.options.force,
             "deadline_seconds": wish.deadline_seconds,
             "accept_no_capacity": list(wish.options.accept_no_capacity),
+            "accept_protected": list(wish.options.accept_protected),
+            "past_limits": sorted(wish.past_limits),
+            "spacing_seconds": wish.options.spacing_seconds,
+            "units_at_once": wish.options.units_at_once,
         },
         "nodes": [_node(name, view, facts.get(name, NodeFacts())) for name in wish.nodes],
-        "pods": [_pod(found, wish.options.mode) for found in surveyed],
+        "pods": [_pod(found, mode_of(found, wish.options)) for found in surveyed],
         "jobs": [job for job, _ in jobs],
         "budgets": [_budget(obstacle) for obstacle in budgets],
         "limits": msgspec.to_builtins(limits),
+        "protected": _protected(wish, moving, view),
         "gpu_hours_at_stake": round(sum(job["gpu_hours_at_stake"] for job, _ in jobs), 2),
-        "blockers": []
-        if wish.options.mode == "complete"
-        else _blockers(wish, surveyed, budgets, [job for job, _ in jobs]),
-        "warnings": _warnings(wish, surveyed, budgets, [job for job, _ in jobs], view, letting)
-        + (
-            spare_warnings(spares, [job for job, _ in jobs])
-            if wish.options.mode != "complete"
-            else []
-        ),
+        "gpu_hours_at_next_checkpoint": _at_next_checkpoint([job for job, _ in jobs]),
+        "gpus_stopped": sum(job["gpus"] for job in moved),
+        "blockers": blockers_of(wish, moving, budgets, moved, view),
+        "warnings": warnings_of(wish, surveyed, budgets, moved, view)
+        + spare_warnings(spares, moved),
         "created_at": now.isoformat(),
         "expires_at": (now + timedelta(seconds=valid_seconds)).isoformat(),
         # What accepting reserves: {node: GPUs}; shown as candidates, not bound to.
@@ -131,10 +116,8 @@ def _pod(found: Surveyed, mode: str) -> dict[str, Any]:
     meta = found.pod.metadata
     owner = controller_of(meta)
     action = {"restart": "restart_with_gang"}.get(found.way, found.way)
-    if found.leaving and mode == "complete":
-        action = "let_complete"
-    elif found.way in ("evict", "restart") and mode == "deadline":
-        action = "at_deadline"
+    if found.way in ("evict", "restart") or (found.leaving and mode == COMPLETE):
+        action = ACTIONS.get(mode, action)
     return {
         "uid": found.uid,
         "namespace": meta.namespace,
@@ -145,6 +128,7 @@ def _pod(found: Surveyed, mode: str) -> dict[str, Any]:
         "rank": found.rank,
         "gpus": found.gpus,
         "action": action,
+        "mode": mode,
         "warnings": list(found.warnings),
         "reasons": list(found.reasons),
     }
@@ -182,9 +166,10 @@ def _jobs(
         )
         for node, gpus in taken.items():
             spent[node] = spent.get(node, 0) + gpus
-        stays = wish.options.mode == "complete"
         stake = stake_of(workload, pods, view=view, now=now)
-        jobs.append((_job(workload, members, pods, room, stake, stays, view), taken))
+        modes = {mode_of(found, wish.options) for found in members}
+        mode = modes.pop() if len(modes) == 1 else "mixed"
+        jobs.append((_job(workload, members, pods, room, stake, mode, view, now), taken))
     return jobs
 
 
@@ -230,10 +215,18 @@ def _job(
     pods: Sequence[Pod],
     room: Fit,
     stake: Stake,
-    stays: bool,
+    mode: str,
     view: ClusterView,
+    now: datetime,
 ) -> dict[str, Any]:
     moved = {found.uid for found in members}
+    lost, basis = stake.gpu_hours, stake.basis
+    if mode == COMPLETE:
+        lost, basis = 0.0, "it runs to its end"
+    elif mode == CHECKPOINT and stake.gpu_hours_at_next is not None:
+        lost, basis = stake.gpu_hours_at_next, "it is stopped right after its next checkpoint"
+    age = (now - stake.checkpoint_at).total_seconds() if stake.checkpoint_at else None
+    due = stake.next_checkpoint_at
     return {
         "uid": workload.uid,
         "kind": workload.kind,
@@ -249,8 +242,13 @@ def _job(
         "refusal": workload.refusal,
         "generation": workload.generation,
         "checkpoint_at": stake.checkpoint_at.isoformat() if stake.checkpoint_at else None,
-        "gpu_hours_at_stake": 0.0 if stays else stake.gpu_hours,
-        "stake_basis": "it runs to its end" if stays else stake.basis,
+        "checkpoint_age_seconds": round(age, 1) if age is not None else None,
+        "next_checkpoint_at": due.isoformat() if due else None,
+        "mode": mode,
+        "gpu_hours_at_stake": lost,
+        "gpu_hours_at_stake_now": stake.gpu_hours,
+        "gpu_hours_at_next_checkpoint": stake.gpu_hours_at_next,
+        "stake_basis": basis,
         "fit": {"verdict": room.verdict, "nodes": sorted(set(room.nodes)), "reason": room.reason},
         "on_dead_nodes": sorted(
             {
@@ -277,81 +275,27 @@ def _budget(obstacle: BudgetObstacle) -> dict[str, Any]:
     }
 
 
-def _blockers(
-    wish: Wish,
-    surveyed: Sequence[Surveyed],
-    budgets: Sequence[BudgetObstacle],
-    jobs: Sequence[Mapping[str, Any]],
-) -> list[str]:
-    said = [
-        f"Pod {found.name} is not moved: {'; '.join(found.reasons)}."
-        for found in surveyed
-        if found.way == "block"
-    ]
-    said += [f"{obstacle.message}." for obstacle in budgets if obstacle.kind != "exhausted"]
-    for job in jobs:
-        if job["fit"]["verdict"] in NO_ROOM and not is_accepted(
-            job, wish.options.accept_no_capacity
-        ):
-            what = (
-                "does not fit elsewhere"
-                if job["fit"]["verdict"] == "does_not_fit"
-                else "may not fit elsewhere"
-            )
-            said.append(
-                f"{job['kind']} {job['namespace']}/{job['name']} {what} ({job['fit']['reason']}): "
-                f"to stop it all the same, type its name, {job['name']}."
-            )
-    return said
-
-
-def is_accepted(job: Mapping[str, Any], names: Collection[str]) -> bool:
-    """Whether a person has typed the job's name."""
-    return job["name"] in names or f"{job['namespace']}/{job['name']}" in names
-
-
-def _warnings(
-    wish: Wish,
-    surveyed: Sequence[Surveyed],
-    budgets: Sequence[BudgetObstacle],
-    jobs: Sequence[Mapping[str, Any]],
-    view: ClusterView,
-    letting: bool,
-) -> list[str]:
-    said = [
-        f"{obstacle.message}; its pods are waited for."
-        for obstacle in budgets
-        if obstacle.kind == "exhausted"
-    ]
-    seen: set[str] = set()
+def _protected(wish: Wish, surveyed: Sequence[Surveyed], view: ClusterView) -> list[dict[str, Any]]:
+    """What is protected of all that would be taken, and whether a person has typed its name."""
+    guards = dict.fromkeys(
+        guard for name in wish.nodes if (guard := guard_of_node(name, view)) is not None
+    )
     for found in surveyed:
-        workload = found.workload
-        if workload is None or not found.leaving or workload.uid in seen:
-            continue
-        seen.add(workload.uid)
-        said += [f"{workload.said}: {warning}." for warning in workload.warnings]
-        if found.way == "evict" and workload.refusal:
-            said.append(f"{workload.said}: {workload.refusal}.")
-    for job in jobs:
-        name = f"{job['kind']} {job['namespace']}/{job['name']}"
-        if job["fit"]["verdict"] == "outside_domain":
-            said.append(f"{name} fits only outside its topology domain: {job['fit']['reason']}.")
-        if job["fit"]["verdict"] in NO_ROOM and is_accepted(job, wish.options.accept_no_capacity):
-            said.append(f"{name} is stopped although it may find no place: {job['fit']['reason']}.")
-        if job["on_dead_nodes"] and job["restart_path"] == "suspend_resume" and not letting:
-            nodes = ", ".join(job["on_dead_nodes"])
-            said.append(
-                f"{name} has pods on {nodes}, which does not answer: it is suspended only after the node "
-                "answers or a person has confirmed that it is off."
-            )
-    if wish.action == "reschedule":
-        said.append(
-            f"{', '.join(wish.nodes)} under its ranks is Failing or does not answer: it is cordoned, so "
-            "that no rank returns to it, and stays so."
-            if wish.nodes
-            else "No node under its ranks is Failing: it is restarted and may return to the same nodes."
-        )
-    return said
+        guards.update(dict.fromkeys(found.guards))
+    typed = wish.options.accept_protected
+    return [
+        {"kind": guard.kind, "name": guard.name, "accepted": guard.is_lifted(typed)}
+        for guard in guards
+    ]
+
+
+def _at_next_checkpoint(jobs: Sequence[Mapping[str, Any]]) -> float | None:
+    """What is lost when each job is stopped at its next checkpoint; None as soon as one tells of none."""
+    hours = [
+        job["gpu_hours_at_next_checkpoint"] if job["mode"] != COMPLETE else 0.0 for job in jobs
+    ]
+    known = [hour for hour in hours if hour is not None]
+    return round(sum(known), 2) if len(known) == len(hours) else None
 
 
 def _reserve(jobs: Sequence[tuple[Mapping[str, Any], Mapping[str, int]]]) -> dict[str, int]:

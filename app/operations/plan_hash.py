@@ -1,7 +1,7 @@
 """What an approval binds to: the hash of a plan, and in words what has changed since.
 
 Hashed: nodes; pods' UIDs with action and mode; workloads' UIDs with generation and restart path;
-budgets that block; the fit verdict; whether a limit refuses. GPU-hours, counts and candidate nodes are
+budgets that block; what is protected; the fit verdict; which limits refuse. GPU-hours, counts and candidate nodes are
 shown but change with every look, so they are not hashed (issue of trust in facts/safety-and-peers.md:
 an approval that binds to less can approve something else than was read).
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+CHANGES_SHOWN = 5
 HASH_LENGTH = 16  # hexadecimal digits, short enough to type
 
 
@@ -31,6 +32,7 @@ def binding_facts(plan: Mapping[str, Any]) -> dict[str, Any]:
             "delete_emptydir_data": options["delete_emptydir_data"],
             "force": options["force"],
             "deadline_seconds": options.get("deadline_seconds"),
+            "modes": dict(sorted(plan.get("modes", {}).items())),
         },
         "nodes": sorted(node["name"] for node in plan["nodes"]),
         "pods": sorted(
@@ -43,7 +45,11 @@ def binding_facts(plan: Mapping[str, Any]) -> dict[str, Any]:
         "budgets": sorted(
             [budget["namespace"], budget["name"], budget["kind"]] for budget in plan["budgets"]
         ),
-        "limits_refuse": plan["limits"]["verdict"] == "refused",
+        "protected": sorted(f"{one['kind']} {one['name']}" for one in plan.get("protected", ())),
+        # What is over a limit, whether or not its name was typed: typing it must not void the plan.
+        "over_limits": sorted(
+            {line["name"] for line in plan["limits"]["lines"] if line["after"] > line["limit"]}
+        ),
     }
 
 
@@ -62,11 +68,26 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         [f"{entry[0]}/{entry[1]} ({entry[2]})" for entry in new["budgets"]],
         "budget in the way",
     )
-    if old["limits_refuse"] != new["limits_refuse"]:
-        said.append(
-            "a limit refuses it now" if new["limits_refuse"] else "no limit refuses it any more"
-        )
+    said += _changed_names(old["protected"], new["protected"], "the protection of")
+    said += [
+        f"the limit {name} refuses it now"
+        for name in new["over_limits"]
+        if name not in old["over_limits"]
+    ]
+    said += [
+        f"the limit {name} does not refuse it any more"
+        for name in old["over_limits"]
+        if name not in new["over_limits"]
+    ]
     return said
+
+
+def void_text(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    """Why an approval is void: what has changed since, in one sentence."""
+    said = changes(before, after) if before is not None else []
+    more = f" and {len(said) - CHANGES_SHOWN} more changes" if len(said) > CHANGES_SHOWN else ""
+    what = "; ".join(said[:CHANGES_SHOWN]) or "it was made for something else"
+    return f"The plan has changed since it was approved: {what}{more}."
 
 
 def _changed_names(old: list[str], new: list[str], what: str) -> list[str]:
@@ -125,6 +146,7 @@ def _word(pod: Mapping[str, Any]) -> str:
         "block": "blocked",
         "let_complete": "left to complete",
         "at_deadline": "moved at the deadline",
+        "at_checkpoint": "moved at its next checkpoint",
     }.get(pod["action"], str(pod["action"]))
 
 

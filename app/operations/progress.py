@@ -16,7 +16,8 @@ from app.operations.model import (
     Operation,
     Progress,
 )
-from app.operations.survey import Surveyed, holds_node
+from app.operations.modes import holds_node
+from app.operations.survey import Surveyed
 from k8s.objects import is_terminal
 
 

@@ -28,7 +28,8 @@ from app.operations.model import (
     Step,
     Wait,
 )
-from app.operations.reconciliation import next_step
+from app.operations.pause import Pause, read_pause
+from app.operations.reconciliation import next_step, takes_back
 from app.operations.survey import fresh
 from app.store.engine import read, write
 from app.store.reads.rows import table_of
@@ -100,6 +101,7 @@ class Reconciler:
             return 0
         with read(self._engine) as connection:
             operations = ledger.open_operations(connection, self._cluster)
+            pause = read_pause(connection, self._cluster)
         if not operations:
             self._looks.clear()
             return 0
@@ -117,7 +119,7 @@ class Reconciler:
         activity = self._read_activity(restarting)
         for operation in operations:
             try:
-                self._advance(operation, health, activity)
+                self._advance(operation, health, activity, pause)
             except LeaseLost as lost:
                 log.warning("operations pause", reason=str(lost))
                 break
@@ -133,13 +135,15 @@ class Reconciler:
         operation: Operation,
         health: Mapping[str, tuple[str, str]],
         activity: Mapping[str, float | None],
+        pause: Pause | None,
     ) -> None:
         current: Operation | None = operation
+        said = pause.said if pause is not None else ""
         for _ in range(ROUNDS_A_TICK):
             assert current is not None
             now = self._clock()
             view = fresh(self._view(), now)
-            decision = next_step(current, Observed(view, health, activity), now)
+            decision = next_step(current, Observed(view, health, activity, said), now)
             if not isinstance(decision, Act):
                 self._store_look(current, decision, now)
                 return
@@ -153,6 +157,8 @@ class Reconciler:
     def _take(self, operation: Operation, act: Act, view: ClusterView) -> bool:
         """Claims the steps, carries them out, stores each answer as it comes. False: look again later."""
         with write(self._engine) as connection:
+            if not takes_back(operation, act.memory) and read_pause(connection, self._cluster):
+                return False
             claimed = ledger.claim(
                 connection,
                 operation,

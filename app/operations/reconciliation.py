@@ -14,6 +14,7 @@ from app.operations.model import (
     FAILED,
     RETURNED,
     SETTLED,
+    SUSPEND,
     UNCORDON,
     Decision,
     Ended,
@@ -25,9 +26,11 @@ from app.operations.model import (
     StepRow,
     Wait,
 )
+from app.operations.modes import holds_node, is_due, wait_text
 from app.operations.progress import progress_of
 from app.operations.retreat import retreat
-from app.operations.survey import Surveyed, holds_node, pods_to_move, survey
+from app.operations.survey import Surveyed, pods_to_move, survey
+from app.operations.turns import Turns, unit_of
 from app.operations.verdicts import judge_unit
 from k8s.nodes import read_hold
 from k8s.objects import is_terminal
@@ -60,21 +63,36 @@ def next_step(operation: Operation, observed: Observed, now: datetime) -> Decisi
     memory = _look(operation, surveyed, observed, now)
     progress = progress_of(operation, memory, surveyed, observed=observed)
     draft = Draft(operation, memory, now)
-    if operation.cancel_requested_by or memory.stopped:
+    if takes_back(operation, memory):
         return retreat(operation, draft, observed=observed, progress=progress)
+    if observed.pause:
+        return Wait(_pause_text(operation, memory, observed), memory, progress, held=True)
     _cordon(operation, draft, observed)
     _await_cordons(operation, draft, observed)
     if draft.steps or draft.blocks or draft.held or draft.waits:
         return draft.decision(progress)
-    if _lets_complete(operation, now):
-        _wait_for_completion(draft, surveyed)
-    else:
-        _move(draft, surveyed, observed)
+    turns = Turns(draft, surveyed)
+    due = [
+        found
+        for found in surveyed
+        if is_due(found, operation, view=observed.view, now=now)
+        or (found.is_gang and turns.has_begun(unit_of(found)))  # a restart under way is not left
+    ]
+    now_uids = {found.uid for found in due}
+    later = [found for found in surveyed if found.uid not in now_uids]
+    _wait_for_rest(draft, later, observed)
+    _move(draft, due, turns, observed)
     _confirm_empty(operation, draft, surveyed, observed)
     memory = _judge(operation, draft.memory, observed, now)
     draft.memory = memory
     progress = progress_of(operation, memory, surveyed, observed=observed)
     return _end_or(draft, surveyed, progress, observed)
+
+
+def takes_back(operation: Operation, memory: Memory) -> bool:
+    """Whether it only gives back from here on, which no pause holds up."""
+    stops = bool(operation.cancel_requested_by or memory.stopped)
+    return operation.kind == "uncordon" or stops
 
 
 def _look(
@@ -143,39 +161,60 @@ def _await_cordons(operation: Operation, draft: Draft, observed: Observed) -> No
             draft.wait(f"Waiting to see {name} cordoned.")
 
 
-def _lets_complete(operation: Operation, now: datetime) -> bool:
-    mode = operation.options.mode
-    if mode == "deadline":
-        return operation.deadline_at is not None and now < operation.deadline_at
-    return mode == "complete"
+def _pause_text(operation: Operation, memory: Memory, observed: Observed) -> str:
+    """The pause, and which jobs stand still meanwhile: a pause is no reason to forget them."""
+    stopped = [
+        f"{unit.kind} {unit.namespace}/{unit.name}"
+        for uid, unit in memory.units.items()
+        if (workload := observed.view.workloads.get(uid)) is not None
+        and workload.suspended
+        and workload.suspended_by == operation.id
+    ]
+    if not stopped:
+        return observed.pause
+    return (
+        f"{observed.pause} {', '.join(stopped)} {'is' if len(stopped) == 1 else 'are'} suspended meanwhile; "
+        "cancel to resume."
+    )
 
 
-def _wait_for_completion(draft: Draft, surveyed: list[Surveyed]) -> None:
-    running = [found for found in surveyed if found.leaving and not is_terminal(found.pod)]
-    if running:
-        until = draft.operation.deadline_at
-        end = f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until is not None else ""
-        draft.wait(f"Letting {len(running)} pods run on{end}, {running[0].name} among them.")
+def _wait_for_rest(draft: Draft, later: list[Surveyed], observed: Observed) -> None:
+    """Says what is waited for of pods that are not due."""
+    running = [found for found in later if found.leaving and not is_terminal(found.pod)]
+    reasons: dict[str, list[Surveyed]] = {}
+    for found in running:
+        text = wait_text(found, draft.operation, view=observed.view, now=draft.now)
+        reasons.setdefault(text, []).append(found)
+    for text, pods in reasons.items():
+        if len(pods) == 1:
+            draft.wait(f"Letting {pods[0].name} run on until {text}.")
+        else:
+            draft.wait(f"Letting {len(pods)} pods run on until {text}, {pods[0].name} among them.")
 
 
-def _move(draft: Draft, surveyed: list[Surveyed], observed: Observed) -> None:
+def _move(draft: Draft, due: list[Surveyed], turns: Turns, observed: Observed) -> None:
     settle_claims(draft, view=observed.view)
     gangs: dict[str, list[Surveyed]] = {}
-    for found in surveyed:
+    for found in due:
         if found.workload is not None and found.way == "restart":
             gangs.setdefault(found.workload.uid, []).append(found)
     for uid, unit in draft.memory.units.items():
         # A gang whose pods have left the nodes still has its own way to go.
         if unit.path == "suspend_resume" and unit.verdict not in SETTLED:
             gangs.setdefault(uid, [])
-    blocked = [found for found in surveyed if found.way == "block"]
+    blocked = [found for found in due if found.way == "block"]
     held_back = {found.workload.uid for found in blocked if found.workload is not None}
     for uid, pods in gangs.items():
         workload = observed.view.workloads.get(uid)
-        if workload is None or workload.finished or uid in held_back:
+        if workload is None or workload.finished:
             continue
-        move_gang(draft, workload, pods, observed=observed)
-    move_pods(draft, [found for found in surveyed if found.way == "evict"], observed=observed)
+        # What has been suspended is brought back, whatever stands in the way of its pods since.
+        if uid in held_back and draft.operation.step(SUSPEND, uid) is None:
+            continue
+        if not pods or turns.begin(uid):
+            move_gang(draft, workload, pods, observed=observed)
+    alone = [found for found in due if found.way == "evict" and turns.begin(unit_of(found))]
+    move_pods(draft, alone, observed=observed)
     block_pods(draft, blocked)
 
 

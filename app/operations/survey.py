@@ -6,6 +6,13 @@ from datetime import datetime
 import msgspec
 
 from app.operations.model import Memory, Observed, Operation, Options
+from app.operations.protection import (
+    Guard,
+    guards_of_gang,
+    guards_of_pod,
+    protected_reason,
+    standing,
+)
 from k8s.drain import DrainOptions, judge_pods
 from k8s.objects import Pod, gpu_request, is_ready, is_terminal
 from k8s.view import ClusterView
@@ -34,6 +41,7 @@ class Surveyed(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
     workload: Workload | None
     rank: int | None
+    guards: tuple[Guard, ...] = ()  # what protects it, lifted or not
 
     @property
     def uid(self) -> str:
@@ -54,6 +62,11 @@ class Surveyed(msgspec.Struct, frozen=True):
     def gpus(self) -> int:
         """GPUs that the scheduler counts for the pod."""
         return gpu_request(self.pod)
+
+    @property
+    def is_gang(self) -> bool:
+        """True when it moves only with its whole workload."""
+        return self.workload is not None and self.workload.restart_path == "suspend_resume"
 
     @property
     def leaving(self) -> bool:
@@ -82,6 +95,7 @@ def survey(
         now=now,
     )
     found = []
+    gangs: dict[str, tuple[Guard, ...]] = {}
     for verdict in judged:
         pod, reasons = verdict.pod, tuple(verdict.reasons)
         way: str = verdict.action
@@ -92,8 +106,30 @@ def survey(
         if way == "evict" and workload is not None and not _is_over(pod, workload):
             way, more = _way_of(workload)
             reasons += more
-        found.append(Surveyed(pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod)))
+        guards: tuple[Guard, ...] = ()
+        if way in ("evict", "restart") and not _is_on_its_way(pod):
+            guards = _guards(pod, workload if way == "restart" else None, gangs, view)
+            if left := standing(guards, options.accept_protected):
+                way, reasons = "block", (*reasons, *(protected_reason(guard) for guard in left))
+        found.append(
+            Surveyed(pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod), guards)
+        )
     return found
+
+
+def _is_on_its_way(pod: Pod) -> bool:
+    """Nothing is left to protect of what has ended, or was told to go."""
+    return is_terminal(pod) or pod.metadata.deletion_timestamp is not None
+
+
+def _guards(
+    pod: Pod, gang: Workload | None, known: dict[str, tuple[Guard, ...]], view: ClusterView
+) -> tuple[Guard, ...]:
+    if gang is None:
+        return guards_of_pod(pod, view=view)
+    if gang.uid not in known:
+        known[gang.uid] = guards_of_gang(gang, (pod, *live_pods(gang, view)), view=view)
+    return known[gang.uid]
 
 
 def pods_on(nodes: Iterable[str], view: ClusterView) -> list[Pod]:
@@ -112,14 +148,6 @@ def pods_to_move(operation: Operation, view: ClusterView) -> list[Pod]:
         found = [view.pods[uid] for uid in operation.options.pods if uid in view.pods]
         return sorted(found, key=lambda pod: (pod.metadata.namespace, pod.metadata.name))
     return pods_on(operation.nodes, view)
-
-
-def holds_node(operation: Operation, found: Surveyed) -> bool:
-    """True while the pod keeps its node from being Drained."""
-    # Who lets pods complete has no use for their remains: finished pods stay where they are.
-    if operation.options.mode in ("complete", "deadline") and is_terminal(found.pod):
-        return False
-    return found.leaving
 
 
 def is_dead(node: str, view: ClusterView) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from app.errors import RequestRefused
-from app.operations.model import Options
-from app.operations.plan import Wish
+from app.operations.model import Options, Wish
+from app.operations.modes import COMPLETE, DEADLINE, MODES, NOW
 from app.operations.survey import is_dead, live_pods
 from k8s.view import ClusterView
 from k8s.workloads import owner_of
@@ -19,25 +19,42 @@ from k8s.workloads.kind import Workload
 MAX_NODES = 500
 """Nodes in one request; a rack or a block is far below it."""
 
-MODES = ("now", "complete", "deadline")
-
 
 class Parameters(msgspec.Struct, frozen=True):
     """Parameters of every kind of request; which are used depends on the kind."""
 
     action: str = ""
     nodes: list[str] | None = None
+    racks: list[str] | None = None
+    blocks: list[str] | None = None
+    incident: str = ""
     job: str | None = None
     mode: str = "now"
+    modes: dict[str, str] | None = None  # namespace/name of a pod or workload -> mode
     deadline_seconds: float | None = None
     delete_emptydir_data: bool = False
     force: bool = False
     accept_no_capacity: list[str] | str | bool | None = None
+    accept_protected: list[str] | str | None = None
+    past_limits: list[str] | str | None = None
     confirmation: str = ""
     plan_hash: str | None = None
     operation_id: str = ""
     choice: str = ""
     text: str = ""
+    request_id: str = ""
+    limit: str = ""
+    automatic: bool = False
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast the units of a drain leave, as the site sets it."""
+
+    spacing_seconds: float = 0.0
+    units_at_once: int = 0
+
+
+ALL_AT_ONCE = Pace()
 
 
 def read_parameters(document: Mapping[str, Any]) -> Parameters:
@@ -54,20 +71,29 @@ def read_wish(
     *,
     view: ClusterView,
     health: Mapping[str, str],
+    pace: Pace = ALL_AT_ONCE,
 ) -> Wish:
     """The drain or reschedule that is asked for. health: of nodes by name. Raises RequestRefused."""
     accepted = _accepted(parameters)
+    protected = _words(parameters.accept_protected)
+    past_limits = frozenset(_words(parameters.past_limits))
     if action == "drain":
+        nodes = read_nodes(parameters, view=view)
         return Wish(
             "drain",
-            read_nodes(parameters, view=view),
+            nodes,
             Options(
                 mode=_mode(parameters),
+                modes=_modes(parameters, nodes, view),
                 delete_emptydir_data=parameters.delete_emptydir_data,
                 force=parameters.force,
                 accept_no_capacity=accepted,
+                accept_protected=protected,
+                spacing_seconds=pace.spacing_seconds,
+                units_at_once=pace.units_at_once,
             ),
             deadline_seconds=parameters.deadline_seconds,
+            past_limits=past_limits,
         )
     if action == "reschedule":
         workload = _workload(parameters.job or "", view)
@@ -75,10 +101,11 @@ def read_wish(
             delete_emptydir_data=True,  # the whole job is restarted: its pods' scratch goes with them
             force=parameters.force,
             accept_no_capacity=accepted,
+            accept_protected=protected,
             job=workload.uid,
         )
         nodes = _unfit_nodes(workload, view=view, health=health)
-        return Wish("reschedule", nodes, options, workload=workload)
+        return Wish("reschedule", nodes, options, workload=workload, past_limits=past_limits)
     raise RequestRefused(f"A preview of {action!r} is not known: ask for drain or reschedule.")
 
 
@@ -102,13 +129,53 @@ def _mode(parameters: Parameters) -> str:
     mode, seconds = parameters.mode, parameters.deadline_seconds
     if mode not in MODES:
         raise RequestRefused(f"Mode {mode!r} is none of {', '.join(MODES)}.")
-    if mode == "deadline" and (seconds is None or not 0 < seconds < 366 * 86400):
-        raise RequestRefused(
-            "Mode deadline needs deadline_seconds, more than 0 and less than a year."
-        )
-    if mode != "deadline" and seconds is not None:
+    if seconds is not None and not 0 < seconds < 366 * 86400:
+        raise RequestRefused("deadline_seconds must be more than 0 and less than a year.")
+    if mode == DEADLINE and seconds is None:
+        raise RequestRefused("Mode deadline needs deadline_seconds.")
+    named = {mode, *(parameters.modes or {}).values()}
+    if seconds is not None and named <= {NOW, COMPLETE}:
         raise RequestRefused(f"deadline_seconds means nothing in mode {mode}.")
     return mode
+
+
+def _modes(parameters: Parameters, nodes: Collection[str], view: ClusterView) -> dict[str, str]:
+    """Modes that differ, by pod or by workload; a gang's by the gang, whichever of its pods was named."""
+    modes: dict[str, str] = {}
+    for name, mode in (parameters.modes or {}).items():
+        if mode not in MODES:
+            raise RequestRefused(f"Mode {mode!r} of {name} is none of {', '.join(MODES)}.")
+        if mode == DEADLINE and parameters.deadline_seconds is None:
+            raise RequestRefused(f"Mode deadline of {name} needs deadline_seconds.")
+        key = _mode_key(name, nodes, view)
+        if modes.setdefault(key, mode) != mode:
+            raise RequestRefused(
+                f"{key} moves as one, so its pods have one mode: {modes[key]} or {mode}."
+            )
+    return {key: mode for key, mode in modes.items() if mode != parameters.mode}
+
+
+def _mode_key(name: str, nodes: Collection[str], view: ClusterView) -> str:
+    for node in nodes:
+        for pod in view.pods_on(node):
+            owner = owner_of(pod, view)
+            own = f"{pod.metadata.namespace}/{pod.metadata.name}"
+            owners = f"{owner.namespace}/{owner.name}" if owner is not None else None
+            if name == owners:
+                return name
+            if name == own:
+                gang = owner is not None and owner.restart_path == "suspend_resume"
+                return owners if gang and owners is not None else own
+    raise RequestRefused(
+        f"No pod or job {name} is on these nodes: give namespace/name as the preview does.",
+        code="not_found",
+    )
+
+
+def _words(given: list[str] | str | None) -> tuple[str, ...]:
+    """Names that a person has typed, once each."""
+    words = [given] if isinstance(given, str) else list(given or ())
+    return tuple(dict.fromkeys(name for word in words for name in word.replace(",", " ").split()))
 
 
 def _accepted(parameters: Parameters) -> tuple[str, ...]:
@@ -117,9 +184,7 @@ def _accepted(parameters: Parameters) -> tuple[str, ...]:
     if isinstance(given, bool):
         raise RequestRefused("accept_no_capacity takes the names of the jobs, not a yes.")
     words = [given] if isinstance(given, str) else list(given or ())
-    words.append(parameters.confirmation)
-    names = [name for word in words for name in word.replace(",", " ").split()]
-    return tuple(dict.fromkeys(names))
+    return _words([*words, parameters.confirmation])
 
 
 def _workload(text: str, view: ClusterView) -> Workload:

@@ -20,8 +20,10 @@ _AUDIT = table_of(AuditEntry)
 
 KINDS = (
     *("preview", "drain", "reschedule", "uncordon", "cancel", "choose", "repair", "return"),
+    *("undo", "approve", "pause", "unpause", "reset_limit"),
     *("acknowledge", "own", "note", "resolve", "reopen"),  # of an incident
 )
+SUBJECTS = ("job", "operation_id", "request_id", "incident", "incident_id", "limit", "node")
 MAX_REASON_LENGTH = 2000
 MAX_KEY_LENGTH = 200
 
@@ -141,12 +143,6 @@ def _target(kind: str, parameters: dict[str, Any]) -> str:
     if isinstance(nodes, list):
         subject = ", ".join(str(node) for node in nodes[:20])
     else:
-        subject = str(
-            parameters.get("job")
-            or parameters.get("operation_id")
-            or parameters.get("incident_id")
-            or parameters.get("node")
-            or ""
-        )
+        subject = str(next((parameters[key] for key in SUBJECTS if parameters.get(key)), ""))
     action = parameters.get("action")
     return f"{kind}{f' of {action}' if action else ''} {subject}".strip()[:500]

@@ -132,6 +132,8 @@ class World:
             "max_unavailable_nodes_ratio": 0.5,
             "max_drains_per_hour": 100,
             "max_drains_per_hour_ratio": 1.0,
+            "min_usable_nodes_ratio": 0.0,
+            "max_unavailable_block_nodes_ratio": 1.0,
         }
         self.settings = Settings(_env_file=None, **{**values, **settings})
         self.server = server

@@ -17,6 +17,7 @@ from app.operations.model import (
 )
 from app.operations.reconciliation import next_step
 from k8s.objects import Job, Node, Pod, PodDisruptionBudget
+from k8s.resources import Bare
 from k8s.view import ClusterView, view_of
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
@@ -32,14 +33,21 @@ def stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def node(name: str, *, ready: bool = True, cordoned: bool = False, hold: str = "") -> Node:
+def node(
+    name: str,
+    *,
+    ready: bool = True,
+    cordoned: bool = False,
+    hold: str = "",
+    labels: dict[str, str] | None = None,
+) -> Node:
     """A node of 8 GPUs; hold: text of our annotation."""
     return msgspec.convert(
         {
             "metadata": {
                 "name": name,
                 "uid": f"node-{name}",
-                "labels": {"nvidia.com/gpu.count": "8"},
+                "labels": {"nvidia.com/gpu.count": "8", **(labels or {})},
                 "annotations": {"pitwall.dev/operation": hold} if hold else {},
             },
             "spec": {"unschedulable": cordoned},
@@ -120,6 +128,7 @@ def pod(
     daemonset: bool = False,
     unschedulable: str = "",
     labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
     gpus: int = 8,
     started_at: datetime | None = None,
     ready_at: datetime | None = None,
@@ -141,6 +150,7 @@ def pod(
         "uid": uid or f"pod-{name}",
         "ownerReferences": owners,
         "labels": dict(labels or {}),
+        "annotations": dict(annotations or {}),
     }
     if rank is not None:
         metadata["labels"]["batch.kubernetes.io/job-completion-index"] = str(rank)
@@ -188,9 +198,15 @@ def budget(
     )
 
 
+def namespace(name: str, *, labels: dict[str, str]) -> Bare:
+    """A namespace with these labels."""
+    meta = {"name": name, "uid": f"namespace-{name}", "labels": labels}
+    return msgspec.convert({"metadata": meta}, Bare)
+
+
 def view(*objects: object, synced: bool = True) -> ClusterView:
     """A view of these objects, sorted by their type."""
-    kinds: dict[type, list[Any]] = {Node: [], Pod: [], Job: [], PodDisruptionBudget: []}
+    kinds: dict[type, list[Any]] = {Node: [], Pod: [], Job: [], PodDisruptionBudget: [], Bare: []}
     for item in objects:
         kinds[type(item)].append(item)
     made = view_of(
@@ -198,6 +214,7 @@ def view(*objects: object, synced: bool = True) -> ClusterView:
         pods=kinds[Pod],
         jobs=kinds[Job],
         budgets=kinds[PodDisruptionBudget],
+        namespaces=kinds[Bare],
         observed_at=NOW,
     )
     return made if synced else replace(made, synced=False)

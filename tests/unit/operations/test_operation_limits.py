@@ -18,7 +18,7 @@ def fleet(size, *, cordoned=0, dead=0):
     return view(*nodes)
 
 
-def judge(seen, *nodes, held=(), taken=0, **settings):
+def judge(seen, *nodes, held=(), taken=0, typed=(), **settings):
     return judge_limits(
         set(nodes),
         view=seen,
@@ -27,6 +27,7 @@ def judge(seen, *nodes, held=(), taken=0, **settings):
         settings=LimitSettings(
             **{"max_drains_per_hour_ratio": 1.0, "max_drains_per_hour": 100, **settings}
         ),
+        typed=set(typed),
     )
 
 
@@ -85,8 +86,61 @@ def test_a_refusal_names_the_settings_as_they_are_set():
     named = re.findall(r"[A-Z_]{8,}", said)
     prefix = Settings.model_config["env_prefix"]
     known = {f"{prefix}{name}".upper() for name in Settings.model_fields}
-    assert len(named) == 3
+    assert len(set(named)) == 4
     assert set(named) <= known
+
+
+@pytest.mark.parametrize(
+    ("size", "cordoned", "wanted", "over"),
+    [
+        (100, 48, 1, set()),
+        (100, 49, 1, {"floor"}),  # 51 of 100 stay usable, and not one fewer
+        (100, 60, 0, set()),  # out already: nothing gets worse
+        (4, 0, 1, set()),
+        (2, 0, 1, set()),  # one may always be taken
+        (2, 1, 1, {"floor"}),
+    ],
+)
+def test_the_floor_keeps_51_of_100_nodes_usable(size, cordoned, wanted, over):
+    nodes = [f"n{size - 1 - number}" for number in range(wanted)] or ["n0"]
+    limits = judge(fleet(size, cordoned=cordoned), *nodes, max_unavailable_nodes_ratio=1)
+    assert {line.name for line in limits.lines if line.is_over} == over
+
+
+def test_who_types_a_limits_name_goes_past_that_one_and_never_past_the_floor():
+    nodes = [f"n{number}" for number in range(5)]
+    assert judge(fleet(40), *nodes).verdict == "refused"
+    passed = judge(fleet(40), *nodes, typed={"stock"})
+    assert (passed.verdict, passed.refusal) == ("warned", "")
+    assert [line.passed for line in passed.lines if line.name == "stock"] == [True]
+    assert judge(fleet(40), *nodes, typed={"rate"}).verdict == "refused"
+    most = [f"n{number}" for number in range(30)]
+    held = judge(fleet(40), *most, typed={"stock", "floor", "rate"})
+    assert [line.name for line in held.lines if line.is_over and not line.passed] == ["floor"]
+    assert "PITWALL_MIN_USABLE_NODES_RATIO" in held.refusal
+
+
+def test_a_block_loses_a_quarter_of_its_nodes_at_most():
+    label = "network.topology.nvidia.com/spine"
+    seen = view(
+        *[node(f"a{i}", labels={label: "a"}, cordoned=i == 7) for i in range(8)],
+        *[node(f"b{i}", labels={label: "b"}) for i in range(40)],
+    )
+    near = judge(seen, "a0", max_unavailable_nodes_ratio=1, block_label=label)
+    assert [(line.now, line.after, line.limit) for line in near.lines if line.name == "block"] == [
+        (1, 2, 2)
+    ]
+    over = judge(seen, "a0", "a1", "b0", max_unavailable_nodes_ratio=1, block_label=label)
+    assert over.verdict == "refused"
+    assert "block a" in over.refusal
+    assert sum(line.name == "block" for line in over.lines) == 2
+    assert judge(seen, "a0", "a1", max_unavailable_nodes_ratio=1).verdict == "ok"
+
+
+def test_each_limit_says_what_remains_of_it():
+    limits = judge(fleet(40, cordoned=1), "n9", taken=2, max_drains_per_hour=7)
+    remaining = {line.name: line.remaining for line in limits.lines}
+    assert (remaining["stock"], remaining["rate"]) == (3, 5)
 
 
 def test_a_limit_of_zero_allows_nothing():

@@ -7,8 +7,8 @@ from cluster_builders import NOW, budget, job, node, pod, stamp, view
 
 from app.errors import RequestRefused
 from app.limits import LimitLine, Limits
-from app.operations.model import Options
-from app.operations.plan import NodeFacts, Wish, build_plan
+from app.operations.model import NodeFacts, Options, Wish
+from app.operations.plan import build_plan
 from app.operations.plan_hash import changes, hash_plan
 from app.operations.wishes import Parameters, read_parameters, read_wish
 
@@ -156,8 +156,12 @@ def test_the_hash_holds_while_only_shown_figures_move():
         (lambda: plan(gang_on("a", "b"), "a"), "does not fit now, fits before"),
         (lambda: plan(view(node("a"), node("c"), job()), "a"), "pod team-a/llm-0 is gone"),
         (
-            lambda: plan(gang_on("a", "b", "c"), "a", limits=Limits("refused", LIMITS.lines)),
-            "a limit refuses it now",
+            lambda: plan(
+                gang_on("a", "b", "c"),
+                "a",
+                limits=Limits("refused", (LimitLine("stock", 1, 1, 2, "over"),)),
+            ),
+            "the limit stock refuses it now",
         ),
         (
             lambda: plan(

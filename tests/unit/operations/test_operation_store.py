@@ -291,7 +291,11 @@ def test_two_drains_can_not_count_on_the_same_spare_gpus(engine: Engine) -> None
         pod("two-0", "b", rank=0, owner="two"),
     )
     clock = Clock()
-    settings = {"max_unavailable_nodes_ratio": 1, "max_drains_per_hour_ratio": 1}
+    settings = {
+        "max_unavailable_nodes_ratio": 1,
+        "max_drains_per_hour_ratio": 1,
+        "min_usable_nodes_ratio": 0,
+    }
     first, second = ask(engine, "drain", nodes=["a"]), ask(engine, "drain", nodes=["b"])
     desk(engine, seen, clock, **settings).tick()
     assert request(engine, CLUSTER, first).state == "accepted"

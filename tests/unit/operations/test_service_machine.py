@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.operations.plan import NodeFacts
+from app.operations.model import NodeFacts
 from app.operations.service import (
     DRAINED,
     IN_SERVICE,

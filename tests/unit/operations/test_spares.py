@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.limits import LimitLine, Limits, LimitSettings, judge_limits
-from app.operations.model import Options
-from app.operations.plan import NodeFacts, Wish, build_plan
+from app.operations.model import NodeFacts, Options, Wish
+from app.operations.plan import build_plan
 
 LIMITS = Limits("ok", (LimitLine("stock", 1, 0, 1, "fine"),))
 TRIAL = NodeFacts("b1", "r1", "Healthy", "Probation")
