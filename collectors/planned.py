@@ -178,7 +178,7 @@ def _upgrade(facts: AbsenceFacts, now: datetime) -> str | None:
 
 def _shutting_down(facts: AbsenceFacts, now: datetime) -> str | None:
     node = facts.node
-    if is_ready(node):
+    if is_ready(node) or facts.booted_at is not None:  # it is up again: the reboot's reason goes on
         return None
     if any(taint.key == PROVIDER_SHUTDOWN_TAINT for taint in node.spec.taints):
         return "its provider says that it is switched off"
