@@ -147,9 +147,9 @@ def _is_own_home(fault: Fault, home: Standing) -> bool:
 
 
 def _is_past(fault: Fault, uid: str | None, world: World) -> bool:
-    """Whether a job that was interrupted is back: then it is told and keeps nothing open."""
+    """Whether a job that was interrupted is back, or over: then it is told and keeps nothing else open."""
     job = world.jobs.get(uid or "")
-    return fault.rule == INTERRUPTED and job is not None and job.is_whole
+    return fault.rule == INTERRUPTED and (job is None or job.is_whole or job.is_ended)
 
 
 def _hurting(
