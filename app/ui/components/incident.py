@@ -123,7 +123,7 @@ def figures_of(incident: IncidentRecord, *, findings_open: int) -> list[dict[str
             "tone": "calm",
         },
         {
-            "label": "GPU-hours lost so far",
+            "label": "GPU-hours lost so far" if open_ else "GPU-hours lost",
             "value": "none" if not incident.jobs else "–" if lost is None else words.hours(lost),
             "tone": "calm",
             "note": "not known since when" if incident.jobs and lost is None else "",
@@ -145,7 +145,7 @@ def figures_of(incident: IncidentRecord, *, findings_open: int) -> list[dict[str
 def facts_of(incident: IncidentRecord) -> list[dict[str, Any]]:
     over = incident.resolved_at is not None
     facts = []
-    if incident.owner or not over:
+    if over == bool(incident.owner):  # an open one's owner stands beside its title
         facts.append(parts.fact("With", incident.owner or "nobody yet"))
     if over:
         facts.append(parts.fact("Opened", None, at=words.milliseconds(incident.opened_at)))

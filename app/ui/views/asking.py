@@ -255,28 +255,29 @@ def _simple(question: Question) -> None:
 
 
 def _worded(question: Question, wording: Wording) -> None:
+    """A form, so that what was typed goes with the click and Enter sends it."""
     st.text(wording.meaning)
-    text = st.text_input(
-        wording.label,
-        value=question.reason,
-        key="ask-text",
-        placeholder=wording.placeholder,
-        max_chars=500,
-    ).strip()
-    typed = ""
-    if question.refusal and question.kind == "return" and question.nodes:
-        typed = _typed(question.nodes[0], "To put it in service all the same, type").strip()
     about: dict[str, Any] = (
         {"incident_id": question.incident_id}
         if question.incident_id
         else {"nodes": list(question.nodes)}
     )
-    if wording.in_parameters:
-        about["text"] = text
-    if typed:
-        about["confirmation"] = typed
-    ready = bool(text) or not wording.needs_text
-    if st.button(wording.button, type="primary", disabled=not ready, key="ask-confirm"):
+    with st.form("ask-form", border=False):
+        text = st.text_input(
+            wording.label,
+            value=question.reason,
+            key="ask-text",
+            placeholder=wording.placeholder,
+            max_chars=500,
+        ).strip()
+        if question.refusal and question.kind == "return":
+            typed = _typed(question.nodes[0], "To put it in service all the same, type")
+            about |= {"confirmation": typed.strip()} if typed.strip() else {}
+        sent = st.form_submit_button(wording.button, type="primary", key="ask-confirm")
+    if sent and wording.needs_text and not text:
+        parts.notes("ask-empty", [parts.note("Write some words: others will read them.", "watch")])
+    elif sent:
+        about |= {"text": text} if wording.in_parameters else {}
         _send(question, question.kind, about, text)
 
 

@@ -167,7 +167,7 @@ def _story(incident_id: str) -> None:
     incident = picture.incident
     jobs = told.job_rows(incident, context.now())
     if jobs:
-        _jobs(jobs)
+        _jobs(jobs, title="Whom it hurts" if incident.resolved_at is None else "Whom it hurt")
     if incident.first:
         parts.card("incident-first", **story.first_card(incident, picture.gpu_index))
     followed = story.consequence_rows(incident, picture.gpu_index)
@@ -186,11 +186,11 @@ def _story(incident_id: str) -> None:
     )
 
 
-def _jobs(rows: list[dict[str, Any]]) -> None:
+def _jobs(rows: list[dict[str, Any]], *, title: str) -> None:
     parts.sheet(
         "incident-jobs",
         label="Jobs that it hurts",
-        title="Whom it hurts",
+        title=title,
         rows=rows,
         dense=True,
         columns=[

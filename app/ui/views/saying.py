@@ -39,9 +39,7 @@ def show(about: str) -> None:
     if said is None or said["about"] != about:
         return
     if said.get("refusal"):
-        parts.notes(
-            "said-refused", [parts.note(f"{said['label']} was not done: {said['refusal']}", "act")]
-        )
+        parts.notes("said-refused", [parts.note(f"Not done: {said['refusal']}", "act")])
         return
     _await(said["label"], said["request"])
 
