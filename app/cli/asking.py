@@ -1,15 +1,16 @@
 """From a person's wish to an accepted operation: preview, yes or no, request, answer."""
 
 import sys
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
-from app.cli.api import Api, error_for, now_utc, open_api
+from app.cli.api import Api, error_for, now_utc, open_api, read_record
 from app.cli.durations import read_duration
-from app.cli.outcome import BadUse, CommandFailed, Refused
+from app.cli.outcome import BadUse, CommandFailed, Refused, WaitRanOut
 from app.cli.output import Output, print_json
 from app.cli.plan_text import is_refused_by_limit_or_budget, plan_lines, stands_against
 from app.cli.progress import follow, raise_unless_done
@@ -18,6 +19,7 @@ from app.settings import read_settings
 from app.store.records import RequestRecord
 
 ANSWER_TIMEOUT_SECONDS = 30.0
+APPROVAL_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def _request(api: Api, ask: Ask, parameters: dict[str, Any], manner: Manner) -> 
     record = api.submit(ask.kind, parameters, reason=ask.reason, key=f"cli-{uuid.uuid4()}")
     record = api.answer(record, timeout_seconds=ANSWER_TIMEOUT_SECONDS)
     _raise_if_refused(record, ask)
+    if record.state == "awaiting_approval":
+        if not manner.wait:
+            _print_awaiting(record, manner)
+            return
+        record = _wait_for_approval(api, record, ask, manner)
     operation_id = record.operation_id
     if operation_id is None:
         _print_request(record, manner)
@@ -124,6 +131,28 @@ def _request(api: Api, ask: Ask, parameters: dict[str, Any], manner: Manner) -> 
     if manner.output is Output.JSON:
         print_json(api.get(f"operations/{operation_id}"))
     raise_unless_done(operation, cancels=manner.cancels)
+
+
+def _print_awaiting(record: RequestRecord, manner: Manner) -> None:
+    if manner.output is Output.JSON:
+        print_json(record)
+    else:
+        typer.echo(f"Request {record.id} waits. {printable(record.answer['approval']['message'])}")
+
+
+def _wait_for_approval(api: Api, record: RequestRecord, ask: Ask, manner: Manner) -> RequestRecord:
+    """The record once somebody has approved it. Raises when it was refused, or --wait ran out."""
+    typer.echo(printable(record.answer["approval"]["message"]), err=True)
+    end = time.monotonic() + manner.wait_seconds
+    while record.state == "awaiting_approval":
+        if time.monotonic() > end:
+            raise WaitRanOut(
+                f"Nobody has approved request {record.id} yet; it waits on: pitwall approve {record.id}."
+            )
+        time.sleep(APPROVAL_POLL_SECONDS)
+        record = read_record(api.get(f"requests/{record.id}"), RequestRecord)
+    _raise_if_refused(record, ask)
+    return record
 
 
 def _raise_if_refused(record: RequestRecord, ask: Ask) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from app.cli.api import now_utc, open_api, read_record
 from app.cli.columns import GPUS, JOBS, NODES
+from app.cli.controls import status_lines
 from app.cli.durations import write_age
 from app.cli.output import Output, OutputOption, print_json, print_listing
 from app.cli.tables import align, printable
@@ -102,7 +103,8 @@ def _status_lines(record: StatusRecord) -> list[str]:
         ]
         for source in record.sources
     ]
-    return [*lines, "", *align(sources)]
+    held = status_lines(record)
+    return [*lines, *(["", *held] if held else []), "", *align(sources)]
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -14,7 +14,7 @@ from app.cli.progress import follow, operation_lines, raise_unless_done
 from app.settings import read_settings
 from app.store.records import OperationRecord
 
-MODES = ("now", "complete", "deadline")
+MODES = ("now", "checkpoint", "complete", "deadline")
 
 Nodes = Annotated[list[str], typer.Argument(metavar="NODE", help="Names of nodes.")]
 Reason = Annotated[str, typer.Option(help="Why, for those who read it later.")]
@@ -27,6 +27,16 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return when the operation ha
 WaitTimeout = Annotated[str, typer.Option(help="How long --wait waits, then exit code 4.")]
 Confirm = Annotated[
     str, typer.Option(help="What must be typed: jobs that fit nowhere else, a node that is off.")
+]
+
+
+ConfirmProtected = Annotated[
+    str,
+    typer.Option(help="Names of protected nodes, pods, jobs or namespaces to take all the same."),
+]
+PastLimits = Annotated[
+    str,
+    typer.Option(help="Names of limits to go past, as the refusal gives them. No other word does."),
 ]
 
 
@@ -69,12 +79,23 @@ def operations(
 
 
 def drain(
-    nodes: Nodes,
     reason: Reason,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="Names of nodes.")
+    ] = None,
+    rack: Annotated[list[str] | None, typer.Option(help="All nodes of this rack.")] = None,
+    block: Annotated[list[str] | None, typer.Option(help="All nodes of this block.")] = None,
+    incident: Annotated[str, typer.Option(help="All nodes of this incident.")] = "",
     dry_run: DryRun = False,
-    mode: Annotated[str, typer.Option(help="now, complete or deadline.")] = "now",
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="now, checkpoint, complete or deadline; NAMESPACE/NAME=MODE for a pod or a job."
+        ),
+    ] = None,
     deadline: Annotated[
-        str | None, typer.Option(help="With --mode deadline: how long pods may run on, as 2h.")
+        str | None,
+        typer.Option(help="How long pods in mode deadline, or checkpoint, may run on, as 2h."),
     ] = None,
     delete_emptydir_data: Annotated[
         bool, typer.Option("--delete-emptydir-data", help="Evict pods that keep data in emptyDir.")
@@ -83,6 +104,8 @@ def drain(
         bool, typer.Option("--force", help="Evict pods that nothing recreates. Passes no limit.")
     ] = False,
     confirm: Confirm = "",
+    confirm_protected: ConfirmProtected = "",
+    past_limits: PastLimits = "",
     plan: PlanHash = None,
     yes: Yes = False,
     wait: Wait = False,
@@ -90,15 +113,25 @@ def drain(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Empty nodes and bring their jobs back elsewhere. Without --yes prints the plan and asks."""
+    if not (nodes or rack or block or incident):
+        raise BadUse("Nothing to drain is named; give nodes, --rack, --block or --incident.")
+    usual, modes = _modes(mode or [])
     parameters: dict[str, Any] = {
-        "nodes": list(dict.fromkeys(nodes)),
-        "mode": mode,
-        "deadline_seconds": _deadline_seconds(mode, deadline),
+        "nodes": list(dict.fromkeys(nodes or [])),
+        "mode": usual,
+        "deadline_seconds": _deadline_seconds({usual, *modes.values()}, deadline),
         "delete_emptydir_data": delete_emptydir_data,
         "force": force,
     }
+    given = {"racks": rack, "blocks": block, "incident": incident, "modes": modes}
+    parameters.update({name: value for name, value in given.items() if value})
     plan_then_ask(
-        Ask("drain", _confirmed(parameters, confirm), reason=reason, plan_hash=plan),
+        Ask(
+            "drain",
+            _confirmed(parameters, confirm, protected=confirm_protected, limits=past_limits),
+            reason=reason,
+            plan_hash=plan,
+        ),
         Manner(dry_run=dry_run, yes=yes, wait=wait, wait_timeout=wait_timeout, output=output),
     )
 
@@ -108,6 +141,8 @@ def reschedule(
     reason: Reason,
     dry_run: DryRun = False,
     confirm: Confirm = "",
+    confirm_protected: ConfirmProtected = "",
+    past_limits: PastLimits = "",
     plan: PlanHash = None,
     yes: Yes = False,
     wait: Wait = False,
@@ -116,7 +151,12 @@ def reschedule(
 ) -> None:
     """Restart a job on nodes that are fit. Without --yes prints the plan and asks."""
     plan_then_ask(
-        Ask("reschedule", _confirmed({"job": job}, confirm), reason=reason, plan_hash=plan),
+        Ask(
+            "reschedule",
+            _confirmed({"job": job}, confirm, protected=confirm_protected, limits=past_limits),
+            reason=reason,
+            plan_hash=plan,
+        ),
         Manner(dry_run=dry_run, yes=yes, wait=wait, wait_timeout=wait_timeout, output=output),
     )
 
@@ -167,15 +207,37 @@ def choose(
     ask_at_once(ask, Manner(yes=True, wait=wait, wait_timeout=wait_timeout, output=output))
 
 
-def _confirmed(parameters: dict[str, Any], confirmation: str) -> dict[str, Any]:
-    return {**parameters, "confirmation": confirmation} if confirmation else parameters
+def _confirmed(
+    parameters: dict[str, Any], confirmation: str, *, protected: str = "", limits: str = ""
+) -> dict[str, Any]:
+    """The parameters with what was typed, each word in its own place."""
+    typed = {
+        "confirmation": confirmation,
+        "accept_protected": protected,
+        "past_limits": limits,
+    }
+    return {**parameters, **{name: words for name, words in typed.items() if words}}
 
 
-def _deadline_seconds(mode: str, deadline: str | None) -> float | None:
-    if mode not in MODES:
-        raise BadUse(f"--mode {mode!r} is none of {', '.join(MODES)}.")
-    if mode == "deadline" and deadline is None:
+def _modes(given: list[str]) -> tuple[str, dict[str, str]]:
+    """The mode of all, and those of single pods or jobs, from MODE and NAMESPACE/NAME=MODE."""
+    usual, modes = "now", {}
+    for text in given:
+        name, equals, mode = text.rpartition("=")
+        if mode not in MODES:
+            raise BadUse(f"--mode {mode!r} is none of {', '.join(MODES)}.")
+        if equals:
+            modes[name] = mode
+        else:
+            usual = mode
+    return usual, modes
+
+
+def _deadline_seconds(modes: set[str], deadline: str | None) -> float | None:
+    if "deadline" in modes and deadline is None:
         raise BadUse("--mode deadline needs --deadline, such as --deadline 2h.")
-    if deadline is not None and mode != "deadline":
-        raise BadUse(f"--deadline means nothing with --mode {mode}; use --mode deadline.")
+    if deadline is not None and modes.isdisjoint({"deadline", "checkpoint"}):
+        raise BadUse(
+            f"--deadline means nothing with --mode {', '.join(sorted(modes))}; use --mode deadline."
+        )
     return None if deadline is None else read_duration(deadline, option="--deadline")

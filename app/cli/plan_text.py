@@ -35,7 +35,7 @@ def stands_against(plan: dict[str, Any]) -> str | None:
         against = [
             line.get("message", "")
             for line in limits.get("lines", [])
-            if line.get("after", 0) > line.get("limit", 0)
+            if line.get("after", 0) > line.get("limit", 0) and not line.get("passed")
         ]
         return printable(" ".join(against)) or "a limit refuses it"
     blockers = plan.get("blockers", [])
@@ -102,6 +102,7 @@ def _jobs(plan: dict[str, Any]) -> list[str]:
             f"  brought back by: {str(job.get('restart_path', '-')).replace('_', ' and ')}",
             f"  GPU-hours at stake: {'unknown' if hours is None else format(hours, '.1f')}"
             f" ({printable(job.get('stake_basis') or '') or 'not said from when'})",
+            *_checkpoint(job),
             f"  elsewhere: {_fit(job.get('fit') or {})}",
         ]
         if job.get("refusal"):
@@ -111,6 +112,20 @@ def _jobs(plan: dict[str, Any]) -> list[str]:
                 f"  on nodes that do not answer: {', '.join(map(str, job['on_dead_nodes']))}"
             )
     return lines
+
+
+def _checkpoint(job: dict[str, Any]) -> list[str]:
+    """How old the job's checkpoint is, and what it would lose now and at its next one."""
+    age = job.get("checkpoint_age_seconds")
+    if age is None:
+        return []
+    due = job.get("next_checkpoint_at")
+    now, then = job.get("gpu_hours_at_stake_now"), job.get("gpu_hours_at_next_checkpoint")
+    line = f"  checkpoint: {write_duration(max(0.0, age))} old"
+    line += f", the next at {due[11:19]} UTC" if due else ", it does not tell when the next comes"
+    if now is not None and then is not None:
+        line += f"; {now:.1f} GPU-hours lost now, {then:.1f} right after it"
+    return [line]
 
 
 def _ranks(ranks: list[int]) -> str:
@@ -134,8 +149,9 @@ def _limits(plan: dict[str, Any]) -> list[str]:
     rows = [
         [
             f"  {line.get('name')}",
-            f"limit {line.get('limit')}",
+            f"limit {line.get('limit')}" + (" (gone past)" if line.get("passed") else ""),
             f"now {line.get('now')}",
+            f"left {line['remaining']}" if "remaining" in line else "",
             f"after {line.get('after')}",
             printable(line.get("message", "")),
         ]

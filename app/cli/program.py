@@ -4,7 +4,17 @@ import sys
 
 import typer
 
-from app.cli import demo, incidents, inspect, listings, operations, processes, repairs, simulate
+from app.cli import (
+    controls,
+    demo,
+    incidents,
+    inspect,
+    listings,
+    operations,
+    processes,
+    repairs,
+    simulate,
+)
 from app.cli.outcome import FAILED
 from app.errors import PitwallError, SettingsError
 from collectors.errors import CollectorError
@@ -31,6 +41,7 @@ def build() -> typer.Typer:
     listings.register(program)
     incidents.register(program)
     operations.register(program)
+    controls.register(program)
     repairs.register(program)
     inspect.register(program)
     return program

@@ -283,8 +283,40 @@ class CountsRecord(msgspec.Struct, frozen=True):
     operations_open: int
 
 
+class PauseRecord(msgspec.Struct, frozen=True):
+    paused_at: datetime
+    paused_by: str
+    reason: str
+
+
+class ApprovalRecord(msgspec.Struct, frozen=True):
+    """A request that waits for a second person."""
+
+    request_id: str
+    kind: str
+    subject: str
+    plan_hash: str
+    gpus: int
+    asked_by: str
+    reason: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class LimitMarkRecord(msgspec.Struct, frozen=True):
+    name: str
+    tripped_at: datetime | None
+    message: str
+    reset_at: datetime | None
+    reset_by: str | None
+    reset_reason: str | None
+
+
 class StatusRecord(msgspec.Struct, frozen=True):
     cluster: str
     at: datetime
     counts: CountsRecord
     sources: list[SourceRecord]
+    pause: PauseRecord | None = None
+    approvals: list[ApprovalRecord] = []
+    limits: list[LimitMarkRecord] = []

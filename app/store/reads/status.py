@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine, distinct, func, select
 
 from app.store.engine import read
 from app.store.reads.rows import columns_of, counts_of, table_of
+from app.store.reads.standing import approvals, limit_marks, pause
 from app.store.records import CountsRecord, SourceRecord, StatusRecord
 from app.store.tables import Incident, Job, Node, Operation, Pod, SourceStatus, SummaryBlock
 from app.store.vectors import HEALTHS, SERVICES
@@ -38,8 +39,18 @@ def status(engine: Engine, cluster: str, now: datetime) -> StatusRecord:
             .where(_SOURCE.c.cluster == cluster)
             .order_by(_SOURCE.c.source)
         ).all()
-    sources = [_aged(SourceRecord(*row), now) for row in rows]
-    return StatusRecord(cluster=cluster, at=now, counts=found, sources=sources)
+        held = pause(connection, cluster)
+        waiting = approvals(connection, cluster)
+        marks = limit_marks(connection, cluster)
+    return StatusRecord(
+        cluster=cluster,
+        at=now,
+        counts=found,
+        sources=[_aged(SourceRecord(*row), now) for row in rows],
+        pause=held,
+        approvals=waiting,
+        limits=marks,
+    )
 
 
 def sources(engine: Engine, cluster: str, now: datetime) -> list[SourceRecord]:

@@ -16,6 +16,7 @@ _ACTIONS = {
     "block": ("Can't be moved", "act"),
     "let_complete": ("Runs to its end", "calm"),
     "at_deadline": ("Moved at the deadline", "busy"),
+    "at_checkpoint": ("Moved at its next checkpoint", "busy"),
 }
 _FITS = {
     "fits": ("Fits elsewhere", "calm"),
