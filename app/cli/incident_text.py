@@ -1,7 +1,7 @@
 """One incident as text: whom it hurts, what failed first, what followed, why it is thought so, what was done."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from app.cli.durations import write_age, write_duration
@@ -161,7 +161,7 @@ def _first_rows(first: Mapping[str, Any], now: datetime) -> list[list[str]]:
     """When, where and what: in the order in which one looks for it on the machine."""
     index, xid = first.get("gpu_index"), first.get("xid")
     rows = [
-        ["When", f"{first.get('at') or '-'} ({_age(first.get('at'), now)} ago)"],
+        ["When", _when(first.get("at"), now)],
         ["Node", _said(first.get("node"))],
         [
             "GPU",
@@ -227,6 +227,13 @@ def _time(written: object) -> datetime | None:
         return datetime.fromisoformat(str(written)) if written else None
     except ValueError:
         return None
+
+
+def _when(written: object, now: datetime) -> str:
+    at = _time(written)
+    if at is None:
+        return "-"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({write_age(at, now=now)} ago)"
 
 
 def _age(written: object, now: datetime) -> str:

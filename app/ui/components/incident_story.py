@@ -124,8 +124,8 @@ def timeline_rows(timeline: Sequence[TimelineRecord]) -> list[dict[str, Any]]:
                 "age": words.milliseconds(event.at),
                 "kind": _EVENTS.get(event.kind, event.kind.capitalize()),
                 "what": {
-                    "text": event.message or _EVENTS.get(event.kind, event.kind),
-                    "second": event.author,
+                    "text": event.message or f"by {event.author or 'Pitwall'}",
+                    "second": event.author if event.message else "",
                 },
             },
         )

@@ -39,7 +39,8 @@ def show(incident_id: str) -> None:
     with left:
         _story(incident_id)
     with right:
-        _note(picture.incident)
+        if picture.incident.resolved_at is None:
+            _note(picture.incident)
         _timeline(incident_id)
     asking.show()
 
@@ -102,7 +103,7 @@ def _buttons(picture: live.IncidentPicture) -> None:
 
 
 def _question(kind: str, incident: IncidentRecord) -> asking.Question:
-    return asking.Question(kind, incident_id=incident.id, title=incident.title[:120])
+    return asking.Question(kind, incident_id=incident.id, title=incident.title[:120].rstrip("."))
 
 
 def _say(kind: str, incident: IncidentRecord, *, label: str, **more: str) -> None:

@@ -161,8 +161,10 @@ def notes_of(picture: live.NodePicture) -> list[dict[str, object]]:
     left = len(picture.incidents) - len(notes)
     if left > 0:
         notes.append(parts.note(f"and {words.count(left, 'incident')} more."))
-    if node.planned:
-        notes.append(parts.note(f"Planned: {node.planned}. Its absence is no fault meanwhile."))
+    if node.planned and node.service != "Under repair":
+        notes.append(
+            parts.note(f"Planned: {node.planned}. If it falls silent meanwhile, that is no fault.")
+        )
     if node.service in {"Under repair", "Probation"} and node.service_reason:
         notes.append(parts.note(f"{node.service}: {node.service_reason}"))
     return notes
