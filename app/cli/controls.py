@@ -1,5 +1,6 @@
 """What holds for all operations, as commands: pause, unpause, approve, reset-limit, undo."""
 
+import sys
 from datetime import UTC
 from typing import Annotated
 
@@ -86,6 +87,8 @@ def approve(
         for line in _approval_lines(read_record(document, StatusRecord).approvals):
             typer.echo(line)
         return
+    if not (yes or sys.stdin.isatty()):
+        raise BadUse("There is no terminal to ask on, so nothing was approved; give --yes.")
     record = read_record(api.get(f"requests/{request_id}"), RequestRecord)
     if record.state != "awaiting_approval":
         raise CommandFailed(f"Request {record.id} waits for no approval: it is {record.state}.")

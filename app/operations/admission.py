@@ -122,7 +122,7 @@ def judge(
     if wish.workload is not None:
         _refuse_second_restart(connection, cluster, wish.workload.uid)
     plan = plan_of(connection, cluster, wish, view=view, settings=settings, now=now)
-    _refuse_over_limits(
+    refuse_over_limits(
         plan
     )  # before the plan's hash: a last place taken meanwhile is a limit's no
     if parameters.plan_hash:
@@ -236,7 +236,7 @@ def open_operation(
     return operation_id
 
 
-def _refuse_over_limits(plan: Mapping[str, Any]) -> None:
+def refuse_over_limits(plan: Mapping[str, Any]) -> None:
     """Raises RequestRefused when a limit stands against the plan; limits hold for force too."""
     if plan["limits"]["verdict"] == "refused":
         lines = [

@@ -86,6 +86,16 @@ def read_reserved(connection: Connection, cluster: str, view: ClusterView) -> di
     return total
 
 
+def _taken_out(connection: Connection, cluster: str) -> set[str]:
+    """Nodes that open operations take out of service; an uncordon takes none."""
+    rows = connection.execute(
+        select(_held.c.node)
+        .select_from(_held.join(_operation, _operation.c.id == _held.c.operation_id))
+        .where(_held.c.cluster == cluster, _held.c.open, _operation.c.kind != "uncordon")
+    )
+    return {row.node for row in rows}
+
+
 def read_limits(
     connection: Connection,
     cluster: str,
@@ -108,7 +118,7 @@ def read_limits(
         )
     ).scalar_one()
     gpu_nodes = {name for name in wish.nodes if is_gpu_node(view.nodes[name])}
-    held = set(held_nodes(connection, cluster))
+    held = _taken_out(connection, cluster)
     return judge_limits(
         gpu_nodes,
         view=view,

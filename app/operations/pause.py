@@ -28,7 +28,7 @@ class Pause(msgspec.Struct, frozen=True):
     @property
     def said(self) -> str:
         """One sentence for people."""
-        return f"Paused by {self.by} at {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.reason}"
+        return f"Paused by {self.by} at {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.reason.rstrip('.')}."
 
 
 def read_pause(connection: Connection, cluster: str) -> Pause | None:

@@ -66,6 +66,7 @@ def approve(case: Case) -> Outcome:
     plan = admission.plan_of(
         case.connection, case.cluster, wish, view=case.view, settings=case.settings, now=case.now
     )
+    admission.refuse_over_limits(plan)  # as at the first look; it waits on, for a place to come free
     approval.hold_to_plan(waiting, plan)
     wish, plan = _judged(asked, waiting.kind)
     plan["approval"] = {"by": case.request.author, "at": case.now.isoformat()}

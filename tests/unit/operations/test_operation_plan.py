@@ -235,3 +235,66 @@ def test_a_reschedule_takes_the_failing_nodes_under_the_ranks():
     wish = read_wish("reschedule", Parameters(job="job-llm"), view=seen, health={"b": "Failing"})
     assert wish.nodes == ("b",)
     assert wish.workload is not None
+
+
+def test_a_plan_says_of_each_pod_and_job_which_mode_it_has():
+    pods = [pod("solo", "a", owner="web", gpus=1), pod("llm-0", "a", rank=0)]
+    seen = view(node("a"), node("b"), job(ranks=1), job("web", gang=False, ranks=1), *pods)
+    made = plan(seen, "a", modes={"team-a/llm": "complete"})
+    assert {each["name"]: (each["mode"], each["action"]) for each in made["pods"]} == {
+        "llm-0": ("complete", "let_complete"),
+        "solo": ("now", "evict"),
+    }
+    assert {each["name"]: each["mode"] for each in made["jobs"]} == {
+        "llm": "complete",
+        "web": "now",
+    }
+    assert made["gpu_hours_at_stake"] == 0.5  # of the one GPU that moves
+    assert made["gpus_stopped"] == 1
+    assert made["hash"] != plan(seen, "a")["hash"]
+
+
+def checkpointed(**annotations):
+    at = stamp(NOW - timedelta(minutes=15))
+    return gang_on("a", "b", "c", annotations={"pitwall.dev/checkpoint-at": at, **annotations})
+
+
+def test_a_plan_tells_what_is_lost_now_and_at_the_next_checkpoint():
+    seen = checkpointed(**{"pitwall.dev/checkpoint-interval-seconds": "1800"})
+    only = plan(seen, "a")["jobs"][0]
+    assert only["checkpoint_age_seconds"] == 900
+    assert only["next_checkpoint_at"] == (NOW + timedelta(minutes=15)).isoformat()
+    assert (only["gpu_hours_at_stake_now"], only["gpu_hours_at_next_checkpoint"]) == (4.0, 0.0)
+    at_next = plan(seen, "a", mode="checkpoint")
+    assert (at_next["gpu_hours_at_stake"], at_next["gpu_hours_at_next_checkpoint"]) == (0.0, 0.0)
+    assert at_next["pods"][0]["action"] == "at_checkpoint"
+    assert at_next["blockers"] == []
+    untold = plan(gang_on("a", "b", "c"), "a")
+    assert untold["gpu_hours_at_next_checkpoint"] is None
+    assert untold["jobs"][0]["checkpoint_age_seconds"] is None
+
+
+def test_mode_checkpoint_is_refused_for_a_job_that_tells_of_none():
+    made = plan(gang_on("a", "b", "c"), "a", mode="checkpoint")
+    assert "Job team-a/llm tells of no checkpoint" in made["blockers"][0]
+    mixed = plan(gang_on("a", "b", "c"), "a", mode="checkpoint", modes={"team-a/llm": "now"})
+    assert mixed["blockers"] == []
+
+
+def test_the_hash_binds_to_what_is_protected_and_not_to_the_word_that_lifts_it():
+    label = {"pitwall.dev/protected": "true"}
+    before, after = (
+        plan(gang_on("a", "b", "c"), "a"),
+        plan(gang_on("a", "b", "c", labels=label), "a"),
+    )
+    assert any("the protection of Job team-a/llm is new" in said for said in changes(before, after))
+    assert "--confirm-protected" in after["blockers"][0]
+    typed = plan(gang_on("a", "b", "c", labels=label), "a", accept_protected=("llm",))
+    assert typed["blockers"] == []
+    assert typed["protected"] == [{"kind": "Job", "name": "team-a/llm", "accepted": True}]
+
+
+def test_what_runs_to_its_end_needs_no_word_for_its_protection():
+    label = {"pitwall.dev/protected": "true"}
+    made = plan(gang_on("a", "b", "c", labels=label), "a", mode="complete")
+    assert (made["blockers"], made["protected"]) == ([], [])
