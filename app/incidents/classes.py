@@ -17,7 +17,8 @@ APPLICATION_RULES = frozenset(f"xid-{code}" for code in (8, 11, 13, 31, 32, 43, 
 INTERRUPTED = "job-interrupted"
 """Told until ten minutes after the last rank ended, also when the job is back by then."""
 
-JOB_RULES = frozenset({INTERRUPTED, "collective-hang", "straggler"})
+HANG = "collective-hang"
+JOB_RULES = frozenset({INTERRUPTED, HANG, "straggler"})
 ABSENCE_RULES = frozenset({SILENT, NOT_READY})
 
 PLANNED_RULES = ABSENCE_RULES | {"gpu-count", "nvml-silent"}

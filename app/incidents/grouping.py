@@ -113,12 +113,16 @@ def _explain_jobs(
         home = homes.get(fault.episode)
         is_job = class_of(fault) == "job" and not _is_past(fault, uid, world)
         told_elsewhere = home is not None and not _is_own_home(fault, home)
-        if not is_job and home is None and fault.episode in world.told:
-            continue
         own = ("job", uid) if uid is not None else ("node", fault.node)
         if uid is None and not fault.node:
             own = ("job", fault.episode)
         found = _explanation(fault, uid, hurting=hurting, by_node=by_node, times=times)
+        if not is_job and home is None and fault.episode in world.told:
+            if found is not None and fault.rule == INTERRUPTED:
+                piles[found].followed.append(
+                    fault
+                )  # its cause was seen only after the job was back
+            continue
         if found is None and told_elsewhere and home is not None:
             if not is_job and home.key not in piles:
                 continue  # what it followed is over, and so is this

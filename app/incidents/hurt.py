@@ -73,7 +73,9 @@ def find_hurt(
                 since = max(fault.opened_at, pod.since or fault.opened_at)
                 one = _add(sums, pod.job_uid, since)
                 one.pods[pod.uid] = pod
-                one.holds = True
+                # A pod that has left was hit all the same, though its job may be back by now.
+                job = world.jobs.get(pod.job_uid)
+                one.holds = one.holds or pod.until is None or job is None or not job.is_whole
     found = {}
     for uid, one in sums.items():
         job = world.jobs.get(uid)
@@ -125,8 +127,7 @@ def _was_hit(pod: PodFact, fault: Fault, world: World) -> bool:
         # A pod that leaves while its job runs whole elsewhere hurts nobody any more.
         return not (pod.is_leaving and job is not None and job.is_whole)
     started = pod.since is None or pod.since <= fault.opened_at
-    job = world.jobs.get(pod.job_uid or "")
-    return started and fault.opened_at <= pod.until and job is not None and not job.is_whole
+    return started and fault.opened_at <= pod.until and (pod.job_uid or "") in world.jobs
 
 
 def _hurt(job: JobFact, one: _Sum, now: datetime) -> HurtJob | None:

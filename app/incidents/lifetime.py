@@ -11,7 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from app.incidents.classes import (
+    HANG,
+    INTERRUPTED,
     JOB_RULES,
+    SAME_FAILURE,
     class_of,
     families_of,
     is_event,
@@ -68,6 +71,9 @@ def is_return(before: Before, trouble: Trouble, boot_id: str | None) -> bool:
         return False
     if before.scope == PIPELINE:
         return before.cause == trouble.cause
+    if before.cause == HANG and trouble.cause == INTERRUPTED:
+        # NCCL's watchdog ends the ranks of a job that hangs: the same trouble, not its like again.
+        return before.scope == trouble.scope == "job" and begin - before.ended_at <= SAME_FAILURE
     signatures = {signature_of(trouble.scope, fault) for fault in trouble.roots}
     return signatures <= before.signatures
 

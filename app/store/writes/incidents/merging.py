@@ -52,7 +52,7 @@ def merge(
         cluster,
         row["id"],
         {
-            "resolved_at": now,
+            "resolved_at": row["resolved_at"] or now,
             "ended_at": row["ended_at"] or now,
             "updated_at": now,
             "merged_into": target_id,

@@ -99,6 +99,9 @@ class _Refresh:
         for key, row in known.items():
             if key not in wanted:
                 self._end(row, homes)
+        for row in recent:
+            if row["scope"] == "job" and row["merged_into"] is None:
+                self._explain_late(row, homes)
         self._timeline.write(self._connection)
 
     def _bring_up(self, trouble: Trouble, row: Row | None, ended: Row | None) -> str:
@@ -286,6 +289,19 @@ class _Refresh:
             self._update(row, changed)
             self.changes.changed.append(row["id"])
             self._tell_jobs(row, jobs)
+
+    def _explain_late(self, row: Row, homes: dict[str, str]) -> None:
+        """A job was interrupted and is back; what did it is found only now (a port's hold is 4 minutes)."""
+        target = self._taken_by(row, homes)
+        if target is not None and row["resolved_by"] is None and self._scope_of(target) != "job":
+            merge(
+                self._connection,
+                self._cluster,
+                row,
+                target,
+                timeline=self._timeline,
+                now=self._now,
+            )
 
     def _taken_by(self, row: Row, homes: dict[str, str]) -> str | None:
         """The one incident that tells of all that is still open of it; None where there is none."""
