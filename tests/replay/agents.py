@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -85,7 +84,6 @@ class VirtualAgent:
     schedule: Schedule
     intake: Intake
     rng: random.Random
-    fast: Callable[[], bool]
     cluster: str
     skew_seconds: float = 0.0
     off: bool = False
@@ -94,6 +92,7 @@ class VirtualAgent:
     delay_seconds: float = 0.0
     repeats: int = 0
     awake_until: datetime | None = None
+    fast_until: datetime | None = None
     polls: int = 0
     _turn: int = 0
     _running: bool = False
@@ -139,10 +138,12 @@ class VirtualAgent:
         """Take the machine's new state; True when more than its load is another."""
         return self.node.apply(self.state())
 
-    def wake(self, seconds: float) -> None:
-        """Poll from the next turn on for at least so long."""
+    def wake(self, seconds: float, *, fast_seconds: float = 60.0) -> None:
+        """Poll from the next turn on for at least so long, at first at the true cadence."""
         until = self.now + timedelta(seconds=seconds)
         self.awake_until = max(until, self.awake_until or until)
+        fast_until = self.now + timedelta(seconds=fast_seconds)
+        self.fast_until = max(fast_until, self.fast_until or fast_until)
         if not self._running and not self.off and not self.host.dead:
             self._running = True
             self._turn += 1
@@ -203,7 +204,8 @@ class VirtualAgent:
         self.polls += 1
         self.node.poll(at=self.at, now=self._own_now())
         self._report()
-        self._call(POLL_SECONDS if self.fast() else IDLE_POLL_SECONDS, turn)
+        is_fast = self.fast_until is not None and self.now <= self.fast_until
+        self._call(POLL_SECONDS if is_fast else IDLE_POLL_SECONDS, turn)
 
     def _report(self) -> None:
         if self.node.report(at=self.at, now=self._own_now()):

@@ -48,6 +48,9 @@ FILLED_RATIO = 0.9
 SIZES = (512, 256, 128, 128, 64, 64, 32, 32, 16, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2)
 """Nodes of the jobs, the large ones as far as they fit; the rest are jobs of one node."""
 
+SETTLED = timedelta(minutes=15)
+"""Ranks that end within 10 minutes of each other are one interruption, whatever ended them."""
+
 EIGHT = {"nvidia.com/gpu": "8"}
 CONTAINER = Container(name="train", resources=Resources(requests=EIGHT, limits=EIGHT))
 NAMESPACE = "training"
@@ -87,6 +90,7 @@ class JobRun:
     pods: list[str] = field(default_factory=list)
     attempt: int = 0
     down: bool = False
+    well_since: datetime | None = None
 
     @property
     def is_gang(self) -> bool:
@@ -217,6 +221,11 @@ class Floor:
 
     # --- jobs
 
+    def is_settled(self, job: JobRun) -> bool:
+        """Whether it has worked for so long that what happens now is another interruption."""
+        since = job.well_since
+        return not job.down and (since is None or self.clock.now() - since > SETTLED)
+
     def spares(self) -> list[str]:
         """Nodes without a pod, to which nothing happens."""
         return [
@@ -255,6 +264,7 @@ class Floor:
                 name = spares.pop(0) if spares else name
             nodes.append(name)
         job.nodes, job.attempt, job.down = nodes, job.attempt + 1, False
+        job.well_since = self.clock.now()
         job.pods = [self._make_pod(job, rank, name) for rank, name in enumerate(nodes)]
         for name in nodes:
             self.job_of[name] = job

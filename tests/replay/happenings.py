@@ -68,7 +68,7 @@ class Happenings:
         self.rng = random.Random(seed)
         self.faults: list[Fault] = []
         self.noises: list[Noise] = []
-        self._slowly = 1.0 if long_repairs else 0.4
+        self._slowly = 1.0 if long_repairs else 0.3
         self._noise: dict[str, Callable[[Noise], None]] = {
             "application XIDs": self._application_xids,
             "planned reboot": self._planned_reboot,
@@ -101,7 +101,9 @@ class Happenings:
         assert variant is not None
         fault = Fault(len(self.faults), planned.kind, variant, self.site.now)
         self.faults.append(fault)
-        self.site.hot(variant.needs_seconds + 90)
+        self.site.hot(45)
+        if variant.needs_seconds > 30:  # nothing can be said before: all may take their time
+            self._later(variant.needs_seconds - 15, lambda: self._hurry(fault))
         if variant.mechanism == "none":
             fault.over_at = self.site.now
         elif variant.mechanism == "crash":
@@ -113,11 +115,16 @@ class Happenings:
         else:
             self._break_node(fault)
 
+    def _hurry(self, fault: Fault) -> None:
+        self.site.hot(75)
+        for name in fault.nodes if fault.scope != "job" else ():
+            self.site.agent(name).wake(600, fast_seconds=100)
+
     def _break_node(self, fault: Fault) -> None:
         name = self._any_node()
         fault.nodes, fault.subject = [name], name
         self.floor.troubled.add(name)
-        self.site.agent(name).wake(4 * 3600)
+        self.site.agent(name).wake(4 * 3600, fast_seconds=45)
         kind = fault.variant.fault
         if kind == "unexpected reboot":
             self._go_down(name)
@@ -161,7 +168,7 @@ class Happenings:
         )
         for each in names:
             self.floor.troubled.add(each)
-            self.site.agent(each).wake(4 * 3600)
+            self.site.agent(each).wake(4 * 3600, fast_seconds=45)
             if leaf:
                 self.floor.faults.inject(each, "infiniband-port-down")
             else:
@@ -250,7 +257,7 @@ class Happenings:
         fault.hurt_jobs.append(job.uid)
 
         def crash() -> None:
-            self.site.hot(60)
+            self.site.hot(30)
             if name in job.nodes and job.is_gang:
                 first = name if not self.floor.hosts.by_name[name].dead else job.nodes[0]
                 if first == name and len(job.nodes) > 1 and self.rng.random() < 0.5:
@@ -275,7 +282,6 @@ class Happenings:
 
     def _repair(self, fault: Fault, names: list[str]) -> None:
         """A person takes the node out, restarts it and puts it back."""
-        self.site.hot(120)
         for name in names:
             if not self.floor.hosts.by_name[name].dead:
                 self.floor.set_cordon(name, True)
@@ -304,7 +310,7 @@ class Happenings:
             self.floor.lose_kubelet(name)
 
     def _come_up(self, fault: Fault | None, names: list[str]) -> None:
-        self.site.hot(60)
+        self.site.hot(20)
         for name in names:
             host = self.floor.hosts.by_name[name]
             job = self.floor.job_of.get(name)
@@ -345,7 +351,6 @@ class Happenings:
 
         for name in names:
             self.site.agent(name).wake(seconds)
-        self.site.hot(30)
         self._later(seconds, end)
 
     # --- noise
@@ -389,7 +394,8 @@ class Happenings:
         self.floor.set_cordon(name, True)
 
         def go() -> None:
-            self.site.hot(100)
+            self.site.hot(15)
+            self._later(35.0, lambda: self.site.hot(30))
             if self.rng.random() < 0.5:
                 self.floor.set_condition(
                     name,
@@ -411,7 +417,8 @@ class Happenings:
         agent = self.site.agent(name)
 
         def stop() -> None:
-            self.site.hot(70)
+            self.site.hot(15)
+            self._later(40.0, lambda: self.site.hot(20))
             self.floor.set_label(name, UPGRADE_STATE_LABEL, "pod-restart-required")
             agent.stop()
 
@@ -433,7 +440,7 @@ class Happenings:
         name = host.name
         noise.nodes = [name]
         self.floor.troubled.add(name)
-        self.site.hot(90)
+        self.site.hot(15)
         self._later(self.rng.uniform(30, 80), lambda: self.floor.set_ready(name))
 
         def report() -> None:
@@ -444,13 +451,12 @@ class Happenings:
         self._end_noise(noise, 900)
 
     def _creep(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=900)
-        self._ail(name, {"pcie_replays_per_second": 0.4}, seconds=600)
-        self.site.hot(90)
+        name = self._quiet_node(noise, seconds=300)
+        self.site.agent(name).wake(300, fast_seconds=240)
+        self._ail(name, {"pcie_replays_per_second": 0.4}, seconds=200)
 
     def _correctable(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=300)
-        self.site.hot(30)
+        name = self._quiet_node(noise, seconds=150)
 
         def count() -> None:
             # The feed of the simulated world has no such counter; the agent's own GPU has.
@@ -462,7 +468,7 @@ class Happenings:
 
     def _warm(self, noise: Noise) -> None:
         name = self._quiet_node(noise, seconds=240)
-        self.site.hot(100)
+        self.site.hot(60)
         self._ail(name, {"reasons": 0x20}, seconds=self.rng.uniform(20, 48))
 
     def _ail(self, name: str, ailments: dict[str, float], *, seconds: float) -> None:
@@ -479,19 +485,20 @@ class Happenings:
 
     def _bad_way(self, noise: Noise) -> None:
         name = self._quiet_node(noise, seconds=240)
-        self.site.hot(120)
+        self.site.hot(60)
         agent = self.site.agent(name)
-        agent.delay_seconds = self.rng.uniform(3, 18)
+        agent.wake(240, fast_seconds=120)
+        agent.delay_seconds = self.rng.uniform(2, 7)
         agent.repeats = self.rng.choice([0, 1, 2])
 
         def well() -> None:
             agent.delay_seconds, agent.repeats = 0.0, 0
 
-        self._later(180.0, well)
+        self._later(120.0, well)
 
     def _agent_restart(self, noise: Noise) -> None:
         name = self._quiet_node(noise, seconds=240)
-        self.site.hot(60)
+        self.site.hot(45)
         agent = self.site.agent(name)
         forgets = self.rng.random() < 0.3
         self._later(10.0, agent.stop)
@@ -508,8 +515,9 @@ class Happenings:
 
     def _clock_steps(self, noise: Noise) -> None:
         name = self._quiet_node(noise, seconds=240)
-        self.site.hot(100)
+        self.site.hot(60)
         agent = self.site.agent(name)
+        agent.wake(240, fast_seconds=120)
         before = agent.skew_seconds
 
         def step() -> None:
@@ -524,8 +532,7 @@ class Happenings:
     def _ingest_away(self, noise: Noise, seconds: float) -> None:
         intake = self.site.intake
         noise.nodes = list(self.floor.nodes)
-        self.site.hot(seconds + 90)
-        intake.away = True
+        self.site.hot(seconds + 110)
 
         def back() -> None:
             intake.away = False
@@ -539,8 +546,12 @@ class Happenings:
         def end() -> None:
             noise.until = self.site.now
 
-        self._later(seconds, back)
-        self._later(seconds + 240, end)
+        def go() -> None:
+            intake.away = True
+
+        self._later(20.0, go)
+        self._later(20.0 + seconds, back)
+        self._later(20.0 + seconds + 240, end)
 
     def _worker_restart(self, noise: Noise) -> None:
         noise.nodes = list(self.floor.nodes)
@@ -562,7 +573,7 @@ class Happenings:
                 name
                 for name in self.floor.nodes
                 if name not in self.floor.troubled
-                and not ((job := self.floor.job_of.get(name)) and job.down)
+                and not ((job := self.floor.job_of.get(name)) and not self.floor.is_settled(job))
             ]
         )
         return self.rng.choice(names)
@@ -571,7 +582,9 @@ class Happenings:
         jobs = [
             job
             for job in self.floor.jobs.values()
-            if job.is_gang and not job.down and not self.floor.troubled & set(job.nodes)
+            if job.is_gang
+            and self.floor.is_settled(job)
+            and not self.floor.troubled & set(job.nodes)
         ]
         return self.rng.choice(jobs)
 

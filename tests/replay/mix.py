@@ -214,9 +214,18 @@ def draw_faults(
     return found
 
 
-def draw_each_once(rng: random.Random, *, seconds: float) -> list[Planned]:
-    """Each variant of each kind once, at even distances, in a random order."""
-    pairs = [(kind.name, variant) for kind in KINDS for variant in kind.variants]
+def draw_each_once(
+    rng: random.Random, *, seconds: float, gpu_variants: int | None = None
+) -> list[Planned]:
+    """Each variant of each kind once, at even distances, in a random order.
+
+    gpu_variants: of a single GPU's faults only so many a kind, the commonest first.
+    """
+    pairs = []
+    for kind in KINDS:
+        of_gpus = [one for one in kind.variants if one.mechanism == "gpu"][:gpu_variants]
+        others = [one for one in kind.variants if one.mechanism != "gpu"]
+        pairs += [(kind.name, variant) for variant in (*of_gpus, *others)]
     rng.shuffle(pairs)
     step = seconds / (len(pairs) + 1)
     return [

@@ -33,7 +33,11 @@ START = datetime(2026, 3, 2, 0, 0, tzinfo=UTC)
 CLUSTER = "replay"
 HOT_SECONDS = 2.0
 COLD_SECONDS = 30.0
-TOUCH_SECONDS = 15.0
+TOUCH_AFTER = timedelta(seconds=15)
+SPREAD_SECONDS = 3.0
+SYNC_SECONDS = 10.0
+"""How often the sync looks though Kubernetes has said nothing new: it reads the whole table of nodes."""
+
 SKEWED_RATIO = 0.05
 """Share of the nodes whose clock is off, by up to 5 s either way, all the week."""
 
@@ -80,6 +84,7 @@ class Site:
         self.seen: dict[str, datetime] = {}
         self._hot_until = START
         self._touched_at = START
+        self._synced = (-1, START)
         self._told: dict[tuple[str, str, str, str], CentralFinding] = {}
         self._hosts_version = 0
         self._xid = 0
@@ -102,7 +107,7 @@ class Site:
         self.schedule.call_after(seconds, run)
 
     def hot(self, seconds: float) -> None:
-        """Keep the true cadence from now on for so long."""
+        """Keep the worker's true cadence from now on for so long."""
         self._hot_until = max(self._hot_until, self.now + timedelta(seconds=seconds))
 
     def agent(self, name: str) -> VirtualAgent:
@@ -116,7 +121,6 @@ class Site:
                 schedule=self.schedule,
                 intake=self.intake,
                 rng=self.rng,
-                fast=lambda: self.now <= self._hot_until,
                 cluster=CLUSTER,
             )
         return known
@@ -183,9 +187,13 @@ class Site:
         """One turn of the worker's parts, after the sleepers' times were moved on."""
         self.rounds += 1
         now = self.now
-        if not self.intake.away and now - self._touched_at >= timedelta(seconds=TOUCH_SECONDS):
+        is_cold = now > self._hot_until
+        if not self.intake.away and (is_cold or now - self._touched_at >= TOUCH_AFTER):
             self._move_sleepers(now)
-        self.sync.tick()
+        version = self.floor.watcher.version
+        if version != self._synced[0] or now - self._synced[1] >= timedelta(seconds=SYNC_SECONDS):
+            self.sync.tick()
+            self._synced = (version, now)
         self.kubernetes.tick()
         if self.training != self._told:
             with write(self.engine) as connection:
@@ -201,14 +209,21 @@ class Site:
             if agent.awake_until is not None or agent.off or agent.host.dead
         ]
         with write(self.engine) as connection:
+            stored = stored_clock(connection)
+            # Agents report at their own times; while it matters the sleepers are not all of one moment.
+            spread = SPREAD_SECONDS if now <= self._hot_until else 0.0
+            times = {
+                f"t{place}": stored(now - timedelta(seconds=spread * place)) for place in range(5)
+            }
             connection.execute(
                 text(
-                    "UPDATE node SET observed_at = :now, received_at = :now WHERE cluster = :cluster "
-                    "AND observed_at IS NOT NULL "
+                    "UPDATE node SET observed_at = CASE rowid % 5 WHEN 0 THEN :t0 WHEN 1 THEN :t1 "
+                    "WHEN 2 THEN :t2 WHEN 3 THEN :t3 ELSE :t4 END, received_at = :t0 "
+                    "WHERE cluster = :cluster AND observed_at IS NOT NULL "
                     "AND name NOT IN (SELECT value FROM json_each(:names))"
                 ),
                 {
-                    "now": stored_clock(connection)(now),
+                    **times,
                     "cluster": CLUSTER,
                     "names": msgspec.json.encode(names).decode(),
                 },

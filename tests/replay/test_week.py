@@ -19,6 +19,7 @@ from tests.replay.site import START, Site
 from tests.replay.verdict import Verdict, judge, tell
 
 DAY = 86_400.0
+NOISE_OF_THE_DAY = 2.5
 
 
 @pytest.fixture
@@ -71,13 +72,20 @@ def test_the_mix_is_that_of_the_paper() -> None:
 
 
 @pytest.mark.usefixtures("nvml")
+@pytest.mark.parametrize(
+    "gpu_variants",
+    [
+        pytest.param(3, id="the-commonest"),
+        pytest.param(None, id="all", marks=pytest.mark.acceptance),
+    ],
+)
 def test_each_way_of_failing_is_found_once_in_a_day_of_noise(
-    tmp_path: Path, sqlite_engine: Engine
+    tmp_path: Path, sqlite_engine: Engine, gpu_variants: int | None
 ) -> None:
     rng = random.Random(20260302)
     nodes, seconds = 400, DAY
-    planned = draw_each_once(rng, seconds=seconds)
-    planned += draw_noise(rng, nodes=nodes, seconds=seconds, factor=4.0)
+    planned = draw_each_once(rng, seconds=seconds, gpu_variants=gpu_variants)
+    planned += draw_noise(rng, nodes=nodes, seconds=seconds, factor=NOISE_OF_THE_DAY)
     verdict = replay(
         tmp_path,
         sqlite_engine,
@@ -85,7 +93,7 @@ def test_each_way_of_failing_is_found_once_in_a_day_of_noise(
         seconds=seconds,
         planned=planned,
         seed=11,
-        what="each way of failing once, four times the noise",
+        what=f"each way of failing once, {NOISE_OF_THE_DAY} times the noise",
     )
     assert_all_found(verdict)
 

@@ -42,6 +42,7 @@ class Verdict:
     unaccounted: list[Fault] = field(default_factory=list)
     of_applications: int = 0
     of_pipeline: int = 0
+    taken_back: int = 0
     left_open: list[tuple[Fault, IncidentSeen]] = field(default_factory=list)
     noise: Counter[str] = field(default_factory=Counter)
 
@@ -89,6 +90,8 @@ def judge(
             verdict.of_pipeline += 1
         elif incident.cause in APPLICATION and incident.severity in ("warning", "info"):
             verdict.of_applications += 1
+        elif (target := by_id.get(incident.merged_into or "")) and target.scope == "pipeline":
+            verdict.taken_back += 1
         else:
             verdict.accused.append((noise.kind if noise else "nothing", incident))
     findings = _findings(engine)
@@ -223,7 +226,8 @@ def tell(verdict: Verdict) -> str:
         "false accusations by noise: "
         + (", ".join(f"{kind} {count}" for kind, count in accused.items()) or "none"),
         f"besides: {verdict.of_applications} incidents of applications, "
-        f"{verdict.of_pipeline} of the pipeline",
+        f"{verdict.of_pipeline} of the pipeline; {verdict.taken_back} of a node's silence were taken "
+        "into the pipeline's within seconds",
     ]
     lines += [f"missed: {fault.label}" for fault in verdict.missed]
     for fault, found in verdict.doubled:
