@@ -15,19 +15,33 @@ node, and a person must still be able to take one of the four out. One more than
 that is out of service already does not count as taken out, so a NotReady or foreign-cordoned node may
 always be drained as far as stock, floor and block are concerned.
 
-A person who types a limit's name goes past it (acceptance 4); only the floor is passed by nothing.
+A person who types a limit's name goes past it (acceptance 4); only the floor is passed by nothing. A
+person's cordon that evicts nothing is told of the limits, and refused by none (acceptance 1). A node that
+joins is not out of service: it has never been in it (acceptance 14).
 """
 
 import math
 from collections.abc import Iterable, Set
+from datetime import datetime
 
 import msgspec
 
-from k8s.objects import GPU_RESOURCE, Node, is_ready, parse_quantity
+from k8s.objects import GPU_RESOURCE, Node, condition, is_ready, parse_quantity
 from k8s.view import ClusterView
 
 RATE_WINDOW_SECONDS = 3600.0
 """Window of the rate limit (facts/safety-and-peers.md, acceptance 2: an hour)."""
+
+JOINING_SECONDS = 600.0
+"""A node that is not usable yet is called joining for so long after it was made: GPU Operator's pods take
+some minutes to bring drivers up. A judgement."""
+
+FIRST_WORD_SECONDS = 60.0
+"""A node's first word on its readiness comes with its registration, or within the node controller's grace (40 s)."""
+
+NEVER_HEARD = (
+    "NodeStatusNeverUpdated"  # the node controller's reason, for a kubelet that never spoke
+)
 
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 
@@ -77,13 +91,15 @@ class Limits(msgspec.Struct, frozen=True):
         return " ".join(line.message for line in self.lines if line.is_over and not line.passed)
 
 
-def judge_lines(lines: Iterable[LimitLine], *, typed: Set[str] = frozenset()) -> Limits:
+def judge_lines(
+    lines: Iterable[LimitLine], *, typed: Set[str] = frozenset(), warn_only: bool = False
+) -> Limits:
     """The verdict over limits; typed: names of those that a person has typed to go past them."""
     judged = tuple(
         msgspec.structs.replace(
             line,
             remaining=max(0, line.limit - line.now),
-            passed=line.is_over and line.passable and line.name in typed,
+            passed=line.is_over and (warn_only or (line.passable and line.name in typed)),
         )
         for line in lines
     )
@@ -102,12 +118,29 @@ def is_gpu_node(node: Node) -> bool:
     return node.metadata.labels.get(GPU_COUNT_LABEL, "0") not in ("", "0")
 
 
-def out_of_service(view: ClusterView, held: Iterable[str] = ()) -> set[str]:
+def is_joining(node: Node, now: datetime) -> bool:
+    """True for a new node that has never been Ready, as its condition tells."""
+    made_at = node.metadata.creation_timestamp
+    if made_at is None or is_ready(node) or (now - made_at).total_seconds() >= JOINING_SECONDS:
+        return False
+    ready = condition(node.status.conditions, "Ready")
+    if ready is None:
+        return True
+    if ready.status == "Unknown":
+        return ready.reason == NEVER_HEARD
+    # It was False from the start: a node that failed later has changed since it was made.
+    changed_at = ready.last_transition_time
+    return changed_at is not None and (changed_at - made_at).total_seconds() < FIRST_WORD_SECONDS
+
+
+def out_of_service(view: ClusterView, held: Iterable[str] = (), *, now: datetime) -> set[str]:
     """GPU nodes that take no new work: cordoned by anybody, NotReady, or held by an accepted operation."""
     out = {
         name
         for name, node in view.nodes.items()
-        if (node.spec.unschedulable or not is_ready(node)) and is_gpu_node(node)
+        if (node.spec.unschedulable or not is_ready(node))
+        and is_gpu_node(node)
+        and not is_joining(node, now)
     }
     return out | {
         name for name in held if (node := view.nodes.get(name)) is not None and is_gpu_node(node)
@@ -121,18 +154,25 @@ def judge_limits(
     held: Set[str],
     taken_in_window: int,
     settings: LimitSettings,
+    now: datetime,
     typed: Set[str] = frozenset(),
     more: Iterable[LimitLine] = (),
+    warn_only: bool = False,
 ) -> Limits:
     """Whether these nodes may be taken out of service now.
 
     held: nodes of open operations; taken_in_window: nodes that were taken out within
     RATE_WINDOW_SECONDS, as the store says, so that a restart forgets nothing. typed: names of limits
-    that a person goes past; more: lines of limits that are judged elsewhere.
+    that a person goes past; more: lines of limits that are judged elsewhere. warn_only: a person cordons
+    and evicts nothing.
     """
     wanted = {name for name in nodes if name in view.nodes and is_gpu_node(view.nodes[name])}
-    total = sum(1 for node in view.nodes.values() if is_gpu_node(node))
-    out = out_of_service(view, held)
+    out = out_of_service(view, held, now=now)
+    total = sum(
+        1
+        for name, node in view.nodes.items()
+        if is_gpu_node(node) and (name in out or name in wanted or not is_joining(node, now))
+    )
     lines = (
         _stock(wanted, out=out, total=total, settings=settings),
         _floor(wanted, out=out, total=total, settings=settings),
@@ -140,7 +180,7 @@ def judge_limits(
         _rate(len(wanted), taken=taken_in_window, total=total, settings=settings),
         *more,
     )
-    return judge_lines(lines, typed=typed)
+    return judge_lines(lines, typed=typed, warn_only=warn_only)
 
 
 def _share(ratio: float, total: int, *, up: bool) -> int:

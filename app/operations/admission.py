@@ -122,9 +122,7 @@ def judge(
     if wish.workload is not None:
         _refuse_second_restart(connection, cluster, wish.workload.uid)
     plan = plan_of(connection, cluster, wish, view=view, settings=settings, now=now)
-    refuse_over_limits(
-        plan
-    )  # before the plan's hash: a last place taken meanwhile is a limit's no
+    refuse_over_limits(plan)  # before the plan's hash: a last place taken meanwhile is a limit's no
     if parameters.plan_hash:
         _hold_to_approval(
             connection, cluster, parameters.plan_hash, plan, settings=settings, now=now

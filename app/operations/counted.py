@@ -125,7 +125,9 @@ def read_limits(
         held=held,
         taken_in_window=int(taken),
         settings=limit_settings(settings),
+        now=now,
         typed=wish.past_limits,
+        warn_only=wish.evicts_nothing and not wish.automatic,
         more=topology_lines(
             gpu_nodes,
             view=view,

@@ -71,6 +71,13 @@ class Wish(msgspec.Struct, frozen=True):
     deadline_seconds: float | None = None
     workload: Workload | None = None  # of a reschedule
     past_limits: frozenset[str] = frozenset()  # names of limits that a person has typed
+    automatic: bool = False  # nobody asked for it
+
+    @property
+    def evicts_nothing(self) -> bool:
+        """True for a drain that cordons, and lets every pod run to its end."""
+        named = {self.options.mode, *self.options.modes.values()}
+        return self.action == "drain" and named == {"complete"}
 
 
 class MovedPod(msgspec.Struct, frozen=True):

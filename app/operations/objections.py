@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from app.limits import Limits
 from app.operations.model import Wish
 from app.operations.modes import ACTIONS, CHECKPOINT, checkpoint_of_pod, mode_of
 from app.operations.protection import guard_of_node, protected_reason
@@ -118,3 +119,12 @@ def warnings_of(
             else "No node under its ranks is Failing: it is restarted and may return to the same nodes."
         )
     return said
+
+
+def limit_warnings(limits: Limits) -> list[str]:
+    """What goes past a limit all the same: by a person's word, or since nothing is evicted."""
+    return [
+        f"It goes past the limit {line.name}: {line.message}"
+        for line in limits.lines
+        if line.passed
+    ]

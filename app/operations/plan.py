@@ -14,7 +14,7 @@ import msgspec
 from app.limits import Limits
 from app.operations.model import NodeFacts, Wish
 from app.operations.modes import ACTIONS, CHECKPOINT, COMPLETE, mode_of
-from app.operations.objections import blockers_of, warnings_of
+from app.operations.objections import blockers_of, limit_warnings, warnings_of
 from app.operations.plan_hash import hash_plan
 from app.operations.protection import guard_of_node
 from app.operations.spares import NoSpares, no_spares, probation_reason, spare_warnings
@@ -78,6 +78,7 @@ def build_plan(
         "gpus_stopped": sum(job["gpus"] for job in moved),
         "blockers": blockers_of(wish, moving, budgets, moved, view),
         "warnings": warnings_of(wish, surveyed, budgets, moved, view)
+        + limit_warnings(limits)
         + spare_warnings(spares, moved),
         "created_at": now.isoformat(),
         "expires_at": (now + timedelta(seconds=valid_seconds)).isoformat(),

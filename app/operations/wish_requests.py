@@ -66,7 +66,8 @@ def approve(case: Case) -> Outcome:
     plan = admission.plan_of(
         case.connection, case.cluster, wish, view=case.view, settings=case.settings, now=case.now
     )
-    admission.refuse_over_limits(plan)  # as at the first look; it waits on, for a place to come free
+    # A limit's no is no void: it waits on, for a place to come free.
+    admission.refuse_over_limits(plan)
     approval.hold_to_plan(waiting, plan)
     wish, plan = _judged(asked, waiting.kind)
     plan["approval"] = {"by": case.request.author, "at": case.now.isoformat()}

@@ -94,6 +94,7 @@ def read_wish(
             ),
             deadline_seconds=parameters.deadline_seconds,
             past_limits=past_limits,
+            automatic=parameters.automatic,
         )
     if action == "reschedule":
         workload = _workload(parameters.job or "", view)
@@ -105,7 +106,14 @@ def read_wish(
             job=workload.uid,
         )
         nodes = _unfit_nodes(workload, view=view, health=health)
-        return Wish("reschedule", nodes, options, workload=workload, past_limits=past_limits)
+        return Wish(
+            "reschedule",
+            nodes,
+            options,
+            workload=workload,
+            past_limits=past_limits,
+            automatic=parameters.automatic,
+        )
     raise RequestRefused(f"A preview of {action!r} is not known: ask for drain or reschedule.")
 
 

@@ -40,6 +40,7 @@ def node(
     cordoned: bool = False,
     hold: str = "",
     labels: dict[str, str] | None = None,
+    made_at: datetime | None = None,
 ) -> Node:
     """A node of 8 GPUs; hold: text of our annotation."""
     return msgspec.convert(
@@ -49,6 +50,7 @@ def node(
                 "uid": f"node-{name}",
                 "labels": {"nvidia.com/gpu.count": "8", **(labels or {})},
                 "annotations": {"pitwall.dev/operation": hold} if hold else {},
+                "creationTimestamp": stamp(made_at) if made_at else None,
             },
             "spec": {"unschedulable": cordoned},
             "status": {

@@ -110,6 +110,17 @@ def test_the_floor_is_passed_by_no_word(engine: Engine) -> None:
     assert "--past-limits" not in refused.refusal
 
 
+def test_a_person_may_cordon_past_every_limit_where_nothing_is_evicted(engine: Engine) -> None:
+    site = fleet(engine, 10)
+    nodes = [f"n{number}" for number in range(8)]
+    assert site.get("drain", nodes=nodes).refusal_code == "limit"
+    automatic = site.get("drain", nodes=nodes, mode="complete", automatic=True)
+    assert automatic.refusal_code == "limit"
+    plan = site.get("preview", action="drain", nodes=nodes, mode="complete").answer
+    assert "It goes past the limit floor" in " ".join(plan["warnings"])
+    assert site.get("drain", nodes=nodes, mode="complete").state == "accepted"
+
+
 def test_a_limit_that_refuses_automation_trips_until_a_person_resets_it(engine: Engine) -> None:
     site = fleet(engine, 100)
     for name in ("n1", "n2"):

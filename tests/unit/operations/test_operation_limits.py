@@ -1,13 +1,16 @@
 """Stock and rate: what may be out of service at once, and within an hour."""
 
 import re
+from datetime import timedelta
 
+import msgspec
 import pytest
-from cluster_builders import NOW, node, view
+from cluster_builders import NOW, node, stamp, view
 
 from app.limits import LimitSettings, judge_limits
 from app.operations.service import Holding, Seen, next_service
 from app.settings import Settings
+from k8s.objects import Condition
 
 
 def fleet(size, *, cordoned=0, dead=0):
@@ -18,7 +21,7 @@ def fleet(size, *, cordoned=0, dead=0):
     return view(*nodes)
 
 
-def judge(seen, *nodes, held=(), taken=0, typed=(), **settings):
+def judge(seen, *nodes, held=(), taken=0, typed=(), warn_only=False, **settings):
     return judge_limits(
         set(nodes),
         view=seen,
@@ -27,7 +30,9 @@ def judge(seen, *nodes, held=(), taken=0, typed=(), **settings):
         settings=LimitSettings(
             **{"max_drains_per_hour_ratio": 1.0, "max_drains_per_hour": 100, **settings}
         ),
+        now=NOW,
         typed=set(typed),
+        warn_only=warn_only,
     )
 
 
@@ -135,6 +140,60 @@ def test_a_block_loses_a_quarter_of_its_nodes_at_most():
     assert "block a" in over.refusal
     assert sum(line.name == "block" for line in over.lines) == 2
     assert judge(seen, "a0", "a1", max_unavailable_nodes_ratio=1).verdict == "ok"
+
+
+def test_a_persons_cordon_that_evicts_nothing_is_told_of_limits_and_refused_by_none():
+    most = [f"n{number}" for number in range(30)]
+    told = judge(fleet(40), *most, warn_only=True, max_drains_per_hour=5)
+    assert told.verdict == "warned"
+    assert {line.name for line in told.lines if line.passed} == {"stock", "floor", "rate"}
+
+
+def joining(name, *, age_seconds=300, status="False", reason="KubeletNotReady", changed_after=0):
+    made_at = NOW - timedelta(seconds=age_seconds)
+    made = node(name, made_at=made_at)
+    said = {
+        "type": "Ready",
+        "status": status,
+        "reason": reason,
+        "lastTransitionTime": stamp(made_at + timedelta(seconds=changed_after)),
+    }
+    conditions = (msgspec.convert(said, Condition),)
+    status_now = msgspec.structs.replace(made.status, conditions=conditions)
+    return msgspec.structs.replace(made, status=status_now)
+
+
+@pytest.mark.parametrize(
+    ("how", "joins"),
+    [
+        ({}, True),
+        ({"status": "Unknown", "reason": "NodeStatusNeverUpdated"}, True),
+        ({"age_seconds": 601}, False),  # it should have come by now
+        ({"changed_after": 120}, False),  # it was Ready, and failed
+        (
+            {"status": "Unknown", "reason": "NodeStatusUnknown"},
+            False,
+        ),  # it was heard, and fell silent
+    ],
+)
+def test_nodes_that_join_do_not_trip_limits(how, joins):
+    old = [node(f"n{number}") for number in range(20)]
+    new = [joining(f"new{number}", **how) for number in range(20)]
+    limits = judge(view(*old, *new), "n1")
+    stock = next(line for line in limits.lines if line.name == "stock")
+    assert (stock.now, stock.limit) == ((0, 2) if joins else (20, 4))
+    assert limits.verdict == ("ok" if joins else "refused")
+
+
+def test_a_new_node_that_somebody_cordoned_is_out_of_service():
+    made_at = NOW - timedelta(seconds=5)
+    seen = view(*[node(f"n{i}", cordoned=i < 2, made_at=made_at) for i in range(20)])
+    assert judge(seen, "n9").verdict == "refused"
+
+
+def test_a_joining_node_that_is_drained_counts_as_any_other():
+    seen = view(*[node(f"n{number}") for number in range(20)], joining("new"))
+    assert [line.after for line in judge(seen, "new").lines if line.name == "stock"] == [1]
 
 
 def test_each_limit_says_what_remains_of_it():

@@ -82,6 +82,7 @@ def test_for_the_limits_a_node_on_probation_is_in_service():
         view=seen,
         held=set(),
         taken_in_window=0,
+        now=NOW,
         settings=LimitSettings(0.1, 10, 1.0),
     )
     assert judged.lines[0].now == 0
