@@ -380,7 +380,9 @@ def _take(question: Question, record: RequestRecord) -> None:
         if record.operation_id:
             travel.follow(travel.operation(record.operation_id))
         st.rerun()
-    question.refusal = record.refusal
+    # What waits for a second person is not refused, and yet not done: its own sentence says so.
+    approval = record.answer.get("approval") or {}
+    question.refusal = record.refusal or str(approval.get("message", ""))
     question.sent = None
     question.key = uuid.uuid4().hex
     question.previews.clear()

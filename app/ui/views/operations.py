@@ -205,7 +205,12 @@ def _head(operation_id: str, drawn: tuple[object, ...]) -> None:
     )
 
 
-MODE_WORDS = {"now": "now", "complete": "as jobs end", "deadline": "as jobs end, by a deadline"}
+MODE_WORDS = {
+    "now": "now",
+    "checkpoint": "at each job's next checkpoint",
+    "complete": "as jobs end",
+    "deadline": "as jobs end, by a deadline",
+}
 
 
 @st.fragment(run_every=_WATCHED_SECONDS)
