@@ -233,6 +233,7 @@ class ModelOperation:
     operation: Operation
     view: ClusterView
     last: Decision | None = None
+    pause: str = ""
 
     @property
     def ended(self) -> bool:
@@ -243,7 +244,9 @@ class ModelOperation:
         if self.ended:
             return
         decision = next_step(
-            self.operation, Observed(replace(self.view, observed_at=self.world.now)), self.world.now
+            self.operation,
+            Observed(replace(self.view, observed_at=self.world.now), pause=self.pause),
+            self.world.now,
         )
         self.last = decision
         self.operation = msgspec.structs.replace(self.operation, memory=decision.memory)
@@ -290,7 +293,7 @@ class ModelOperation:
         self.operation = msgspec.structs.replace(self.operation, memory=memory)
 
 
-def begin(world: ModelWorld, *nodes: str, mode: str = "now") -> ModelOperation:
+def begin(world: ModelWorld, *nodes: str, options: Options) -> ModelOperation:
     """A drain of these nodes, just accepted."""
     operation = Operation(
         id=OPERATION,
@@ -298,7 +301,7 @@ def begin(world: ModelWorld, *nodes: str, mode: str = "now") -> ModelOperation:
         kind="drain",
         subject="",
         nodes=nodes,
-        options=Options(mode=mode),
+        options=options,
         author="ada",
         created_at=world.now,
         memory=Memory(),

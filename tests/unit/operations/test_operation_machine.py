@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from model_world import OPERATION, ModelJob, ModelNode, ModelPod, ModelWorld, begin
 
-from app.operations.model import Ended
+from app.operations.model import Ended, Options
 
 DRAINED = ("n0", "n1")
 NODES = st.sampled_from(["n0", "n1", "n2", "n3", "n4"])
@@ -17,8 +17,16 @@ NODES = st.sampled_from(["n0", "n1", "n2", "n3", "n4"])
 class DrainMachine(RuleBasedStateMachine):
     """A drain of two of five nodes with a gang across three and lone pods, among crashes and other people."""
 
-    @initialize(foreign=st.booleans(), mode=st.sampled_from(["now", "now", "complete"]))
-    def start(self, foreign: bool, mode: str) -> None:
+    @initialize(
+        foreign=st.booleans(),
+        mode=st.sampled_from(["now", "now", "complete"]),
+        lone=st.sampled_from(["now", "complete"]),
+        spacing_seconds=st.sampled_from([0.0, 0.0, 15.0]),
+        units_at_once=st.integers(0, 2),
+    )
+    def start(
+        self, foreign: bool, mode: str, lone: str, spacing_seconds: float, units_at_once: int
+    ) -> None:
         world = self.world = ModelWorld(nodes={f"n{number}": ModelNode() for number in range(8)})
         world.jobs = {"llm": ModelJob(True, 3), "solo": ModelJob(False, 1)}
         world.pods = {
@@ -32,8 +40,15 @@ class DrainMachine(RuleBasedStateMachine):
             world.nodes["n1"].cordoned = True
             world.foreign_cordons.add("n1")
         self.foreign_suspend = False
-        self.mode = mode
-        self.work = begin(world, *DRAINED, mode=mode)
+        self.mode, self.lone = mode, lone
+        options = Options(
+            mode=mode,
+            modes={"team-a/solo": lone},
+            spacing_seconds=spacing_seconds,
+            units_at_once=units_at_once,
+        )
+        self.work = begin(world, *DRAINED, options=options)
+        self.taken_when_paused: tuple[int, int] | None = None
 
     @rule(die_at=st.none() | st.integers(0, 5))
     def turn(self, die_at: int | None) -> None:
@@ -111,6 +126,14 @@ class DrainMachine(RuleBasedStateMachine):
     def cancel(self) -> None:
         self.work.cancel()
 
+    @rule(paused=st.booleans())
+    def somebody_pauses_or_unpauses(self, paused: bool) -> None:
+        self.work.pause = "Paused." if paused else ""
+        self.taken_when_paused = self._taken() if paused else None
+
+    def _taken(self) -> tuple[int, int]:
+        return len(self.world.evicted), len(self.world.suspended)
+
     @rule(number=st.integers(0, 3))
     def choose(self, number: int) -> None:
         self.work.choose(number)
@@ -139,10 +162,17 @@ class DrainMachine(RuleBasedStateMachine):
             assert "exporter" in self.world.pods
 
     @invariant()
-    def nothing_is_evicted_while_pods_may_complete(self) -> None:
-        if hasattr(self, "world") and self.mode == "complete":
-            assert not self.world.evicted
-            assert not self.world.suspended
+    def nothing_is_taken_while_pods_may_complete(self) -> None:
+        if hasattr(self, "world"):
+            if self.lone == "complete":
+                assert not self.world.evicted
+            if self.mode == "complete":
+                assert not self.world.suspended
+
+    @invariant()
+    def nothing_is_taken_in_a_pause(self) -> None:
+        if hasattr(self, "world") and self.taken_when_paused is not None:
+            assert self._taken() == self.taken_when_paused
 
     def teardown(self) -> None:
         """Faults stop: the drain ends by itself or by a person's word, and leaves nothing of its own suspended."""
@@ -150,6 +180,7 @@ class DrainMachine(RuleBasedStateMachine):
             return
         world = self.world
         world.budget_closed = False
+        self.work.pause, self.taken_when_paused = "", None
         for found in world.nodes.values():
             found.ready = True
         for name in world.foreign_cordons - set(DRAINED):
@@ -163,7 +194,7 @@ class DrainMachine(RuleBasedStateMachine):
             world.place()
             self.work.view = world.see()
             self.work.turn()
-            if self.mode == "complete" and number == 20:
+            if "complete" in (self.mode, self.lone) and number == 20:
                 self.work.cancel()  # its pods here run for ever
             if number % 20 == 19:
                 self.work.choose(number // 20)
