@@ -158,11 +158,16 @@ class Episodes(RuleBasedStateMachine):
         self._store(node, [data.draw(st.sampled_from(node.sent))])
 
     @precondition(lambda self: any(node.straggling for node in self.nodes.values()))
-    @rule(data=st.data())
-    def a_report_of_a_lost_spool_comes_late(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), among=st.sampled_from(["alone", "before the newer", "after the newer"]))
+    def a_report_of_a_lost_spool_comes_late(self, data: st.DataObject, among: str) -> None:
         names = [name for name, node in self.nodes.items() if node.straggling]
         node = self.nodes[data.draw(st.sampled_from(names))]
-        self._store(node, [node.straggling.pop(0)])
+        late, node.straggling = node.straggling, []
+        if among == "alone":
+            self._store(node, late)
+            return
+        newer, node.queue = node.queue, []
+        self._store(node, [*late, *newer] if among == "before the newer" else [*newer, *late])
 
     @rule(name=st.sampled_from(NODES))
     def the_agent_restarts(self, name: str) -> None:
@@ -173,7 +178,8 @@ class Episodes(RuleBasedStateMachine):
     def the_agent_restarts_on_a_wiped_disk(self, name: str) -> None:
         node = self.nodes[name]
         # What was on its way may yet arrive; the rest of the spool is lost.
-        node.straggling = node.queue[:1]
+        self._poll(node)
+        node.straggling += node.queue[:1]
         node.queue.clear()
         node.spool, node.sequence = node.spool + 1, 0
         node.open.clear()
