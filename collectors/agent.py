@@ -185,6 +185,8 @@ class Agent:
     def _hear_kernel(self, line: Line) -> None:
         told = parse_kernel_line(line.text)
         if told is None:
+            if "Xid" in line.text and self._kernel_log is not None:
+                self._kernel_log.unreadable_total += 1  # cut, or of a driver that writes otherwise
             self._desk.take_place(line.place)
             return
         self._take_xid(

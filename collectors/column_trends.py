@@ -37,6 +37,7 @@ class _Counters:
     def __init__(self, rise: Rise) -> None:
         self.rise = rise
         self._last: Column = np.zeros(0)
+        self._last_at: Column = np.zeros(0)
         self._risen: Column = np.zeros(0)
         self._steps: deque[tuple[float, Places, Column]] = deque()
 
@@ -49,16 +50,26 @@ class _Counters:
             rises = find_rise(before, values)
         places = np.flatnonzero(rises > 0)
         if places.size:
-            self._steps.append((at, places, rises[places]))
-            self._risen[places] += rises[places]
+            amounts = self._thin(rises[places], at - self._last_at[places])
+            self._steps.append((at, places, amounts))
+            self._risen[places] += amounts
+        self._last_at = np.where(known, at, self._last_at)
         while self._steps and self._steps[0][0] <= at - self.rise.window_seconds:
-            _, gone, amounts = self._steps.popleft()
-            self._risen[gone] -= amounts
+            _, gone, fallen = self._steps.popleft()
+            self._risen[gone] -= fallen
         return np.where(np.isnan(rises), np.nan, scale_rise(self.rise, self._risen))
+
+    def _thin(self, rises: Column, gaps: Column) -> Column:
+        """Leave of rises over a longer time than the window what may lie in it (share_in_window)."""
+        window = self.rise.window_seconds
+        if not (gaps > window).any():
+            return rises
+        return np.ceil(rises * (window / np.maximum(gaps, window)))
 
     def move(self, places: Places, new_places: Places) -> None:
         """Follow GPUs to other places: `places` are the old ones, `new_places` their new ones."""
         self._last = take_places(self._last, places, np.nan)
+        self._last_at = take_places(self._last_at, places, 0.0)
         self._risen = take_places(self._risen, places, 0.0)
         moved: deque[tuple[float, Places, Column]] = deque()
         for at, old, amounts in self._steps:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from collectors.readings import GpuReading
@@ -80,6 +81,14 @@ def find_rise(before: Any, value: Any) -> Any:
     return (value - before) * (value > before)
 
 
+def share_in_window(gap_seconds: float, window_seconds: float) -> float:
+    """Return which share of a rise since the last look may lie within the window: 1 but after a long gap.
+
+    Who was away for an hour sees an hour's rise at once, and it is no minute's.
+    """
+    return window_seconds / max(gap_seconds, window_seconds)
+
+
 def scale_rise(rise: Rise, risen: Any) -> Any:
     """Return what the rules read of a rise within its window: one number, or an array."""
     share = rise.per_seconds / rise.window_seconds
@@ -94,22 +103,24 @@ def pass_minutes(bits: Any, passed: int) -> Any:
 class Counter:
     """One counter: its last value and when it rose by how much, within the window."""
 
-    __slots__ = ("last", "steps")
+    __slots__ = ("last", "last_at", "steps")
 
     def __init__(self) -> None:
         self.last: int | None = None
+        self.last_at = 0.0
         self.steps: list[tuple[float, int]] = []
 
     def observe(self, value: int | None, *, at: float, window_seconds: float) -> int | None:
         """Return the rise within the window, None when there is nothing to compare with."""
-        before = self.last
+        before, before_at = self.last, self.last_at
         if value is None:
             return None
-        self.last = value
+        self.last, self.last_at = value, at
         if before is None:
             return None
         risen = find_rise(before, value)
         if risen:
+            risen = ceil(risen * share_in_window(at - before_at, window_seconds))
             self.steps.append((at, risen))
         if not self.steps:
             return 0

@@ -58,6 +58,17 @@ def test_a_reset_and_a_gap_make_no_rise() -> None:
     assert watch.see(nvlink_replay_errors_total=3)["nvlink_replays_in_ten_minutes"] == 1
 
 
+def test_what_rose_while_nobody_looked_is_no_rise_of_a_minute() -> None:
+    watch = Watch()
+    watch.see(pcie_replay_total=100)
+    # NVML hung for an hour, in which 4 replays a minute came together.
+    assert watch.see(3600, pcie_replay_total=340)["pcie_replays_per_minute"] == 4
+    assert watch.see(5, pcie_replay_total=380)["pcie_replays_per_minute"] == 44
+    watch.see(nvlink_replay_errors_total=0)
+    seen = watch.see(36_000, nvlink_replay_errors_total=1)
+    assert seen["nvlink_replays_in_ten_minutes"] == 1, "any rise is told, if only once"
+
+
 def test_crc_errors_are_counted_by_the_second() -> None:
     watch = Watch()
     watch.see()
