@@ -74,11 +74,11 @@ WHY_UNKNOWN = {
 
 
 def find_rise(before: Any, value: Any) -> Any:
-    """Return by how much a counter rose, 0 where it fell: it began anew.
+    """Return by how much a counter rose, 0 where it fell: it began anew. What is below zero is no count.
 
     One number, or arrays of them (collectors/column_trends.py), in which NaN stays NaN.
     """
-    return (value - before) * (value > before)
+    return (value - before) * (value > before) * (before >= 0)
 
 
 def share_in_window(gap_seconds: float, window_seconds: float) -> float:

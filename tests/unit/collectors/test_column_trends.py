@@ -76,6 +76,8 @@ def test_what_is_odd_raises_nothing_and_spoils_nothing(odd: float) -> None:
     if odd != odd:
         assert math.isnan(told[1])
         assert told[2:] == [0.0, 10.0]
+    elif odd < 0:
+        assert told[1:] == [0.0, 0.0, 10.0], "what is below zero is no count to rise from"
     else:
         # A counter that began anew: its rise from there is real.
         assert told[1] == 0.0
