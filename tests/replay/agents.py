@@ -55,6 +55,7 @@ class Intake:
         self._schedule = schedule
         self._batch: list[tuple[Report, VirtualAgent]] = []
         self.away = False
+        self.awake: set[VirtualAgent] = set()
         self.counts = {"stored": 0, "older": 0, "duplicate": 0}
 
     def take(self, body: bytes, agent: VirtualAgent) -> None:
@@ -142,6 +143,7 @@ class VirtualAgent:
         """Poll from the next turn on for at least so long, at first at the true cadence."""
         until = self.now + timedelta(seconds=seconds)
         self.awake_until = max(until, self.awake_until or until)
+        self.intake.awake.add(self)
         fast_until = self.now + timedelta(seconds=fast_seconds)
         self.fast_until = max(fast_until, self.fast_until or fast_until)
         if not self._running and not self.off and not self.host.dead:
@@ -200,6 +202,7 @@ class VirtualAgent:
             return
         if self.awake_until is None or self.now > self.awake_until:
             self.awake_until, self._running = None, False
+            self.intake.awake.discard(self)
             return
         self.polls += 1
         self.node.poll(at=self.at, now=self._own_now())

@@ -21,6 +21,8 @@ from tests.replay.site import Site
 
 MINUTE = 60.0
 STICKY = ("infiniband-port-flaps",)
+TRENDING = ("pcie-replay", "nvlink-crc", "slowdown-thermal", "slowdown-hardware", *STICKY)
+"""Faults of which each poll adds something: their nodes are never asleep while they last."""
 KUBELET_GRACE_SECONDS = (40.0, 50.0)
 """After which the control plane calls a silent kubelet's node Unknown."""
 
@@ -118,7 +120,7 @@ class Happenings:
     def _hurry(self, fault: Fault) -> None:
         self.site.hot(75)
         for name in fault.nodes if fault.scope != "job" else ():
-            self.site.agent(name).wake(600, fast_seconds=100)
+            self.site.agent(name).wake(100, fast_seconds=100)
 
     def _break_node(self, fault: Fault) -> None:
         name = self._any_node()
@@ -149,9 +151,20 @@ class Happenings:
                 )
         if fault.variant.kills_job:
             self._hurt(fault, name, seconds=self.rng.choice([8.0, 25.0, 60.0, 600.0]))
+        self._doze(fault)
         self._later(
             fault.variant.needs_seconds + self._minutes(12, 40), lambda: self._repair(fault, [name])
         )
+
+    def _doze(self, fault: Fault) -> None:
+        """Once it must be found, a node whose readings stay as they are sleeps until its repair."""
+
+        def sleep() -> None:
+            for name in fault.nodes:
+                self.site.agent(name).awake_until = self.site.now
+
+        if fault.variant.fault not in TRENDING:
+            self._later(fault.variant.needs_seconds + 100, sleep)
 
     def _break_domain(self, fault: Fault) -> None:
         leaf = fault.variant.mechanism == "leaf"
@@ -178,6 +191,7 @@ class Happenings:
         }.values():
             first = next(each for each in names if each in job.nodes)
             self._hurt(fault, first, seconds=20.0)
+        self._doze(fault)
         self._later(
             fault.variant.needs_seconds + self._minutes(15, 40), lambda: self._mend_domain(fault)
         )
@@ -321,7 +335,7 @@ class Happenings:
             self._later(self.rng.uniform(2, 20), lambda name=name: self._be_ready(name))  # type: ignore[misc]
             self._later(
                 self.rng.uniform(5, 30),
-                lambda name=name: self.site.agent(name).wake(120),  # type: ignore[misc]
+                lambda name=name: self.site.agent(name).wake(60),  # type: ignore[misc]
             )
         if fault is not None:
             self._settle(fault, names)
@@ -350,7 +364,7 @@ class Happenings:
                     agent.awake_until = self.site.now
 
         for name in names:
-            self.site.agent(name).wake(seconds)
+            self.site.agent(name).wake(60)
         self._later(seconds, end)
 
     # --- noise
@@ -360,11 +374,19 @@ class Happenings:
         self.noises.append(noise)
         self._noise[planned.kind](noise)
 
-    def _quiet_node(self, noise: Noise, *, seconds: float, spare: bool = False) -> str:
+    def _quiet_node(
+        self,
+        noise: Noise,
+        *,
+        seconds: float,
+        awake_seconds: float | None = None,
+        spare: bool = False,
+    ) -> str:
+        """A node for a benign event: nothing else happens to it for so long."""
         name = self._any_node(spare=spare)
         noise.nodes = [name]
         self.floor.troubled.add(name)
-        self.site.agent(name).wake(seconds)
+        self.site.agent(name).wake(seconds if awake_seconds is None else awake_seconds)
         self._end_noise(noise, seconds)
         return name
 
@@ -376,7 +398,9 @@ class Happenings:
         self._later(seconds, end)
 
     def _application_xids(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=900)
+        name = self._quiet_node(noise, seconds=900, awake_seconds=60)
+        # What an application caused ends ten minutes after its last XID.
+        self._later(590.0, lambda: self.site.agent(name).wake(60))
         job = self.floor.job_of.get(name)
         noise.jobs = [job.uid] if job else []
         self.site.hot(20)
@@ -389,7 +413,7 @@ class Happenings:
             )
 
     def _planned_reboot(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=1500, spare=True)
+        name = self._quiet_node(noise, seconds=1500, awake_seconds=100, spare=True)
         self.site.hot(20)
         self.floor.set_cordon(name, True)
 
@@ -410,7 +434,7 @@ class Happenings:
         self._later(60.0, go)
 
     def _driver_upgrade(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=1500, spare=True)
+        name = self._quiet_node(noise, seconds=1500, awake_seconds=100, spare=True)
         self.site.hot(20)
         self.floor.set_cordon(name, True)
         self.floor.set_label(name, UPGRADE_STATE_LABEL, "cordon-required")
@@ -424,7 +448,7 @@ class Happenings:
 
         def start() -> None:
             self.site.hot(30)
-            agent.start(awake_seconds=300)
+            agent.start(awake_seconds=90)
 
         def done() -> None:
             self.floor.set_label(name, UPGRADE_STATE_LABEL, "upgrade-done")
@@ -445,7 +469,7 @@ class Happenings:
 
         def report() -> None:
             self.site.hot(20)
-            self.site.agent(name).wake(120)
+            self.site.agent(name).wake(60)
 
         self._later(self._minutes(3, 9), report)
         self._end_noise(noise, 900)
@@ -467,7 +491,7 @@ class Happenings:
             self._later(20.0 * place, count)
 
     def _warm(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=240)
+        name = self._quiet_node(noise, seconds=240, awake_seconds=120)
         self.site.hot(60)
         self._ail(name, {"reasons": 0x20}, seconds=self.rng.uniform(20, 48))
 
@@ -484,10 +508,10 @@ class Happenings:
         self._later(seconds, well)
 
     def _bad_way(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=240)
+        name = self._quiet_node(noise, seconds=240, awake_seconds=120)
         self.site.hot(60)
         agent = self.site.agent(name)
-        agent.wake(240, fast_seconds=120)
+        agent.wake(150, fast_seconds=120)
         agent.delay_seconds = self.rng.uniform(2, 7)
         agent.repeats = self.rng.choice([0, 1, 2])
 
@@ -497,7 +521,7 @@ class Happenings:
         self._later(120.0, well)
 
     def _agent_restart(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=240)
+        name = self._quiet_node(noise, seconds=240, awake_seconds=120)
         self.site.hot(45)
         agent = self.site.agent(name)
         forgets = self.rng.random() < 0.3
@@ -508,16 +532,16 @@ class Happenings:
         )
 
     def _kubelet_late(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=240)
+        name = self._quiet_node(noise, seconds=240, awake_seconds=120)
         self.site.hot(40)
         self._later(10.0, lambda: self.floor.lose_kubelet(name))
         self._later(10.0 + self.rng.uniform(2, 8), lambda: self.floor.set_ready(name))
 
     def _clock_steps(self, noise: Noise) -> None:
-        name = self._quiet_node(noise, seconds=240)
+        name = self._quiet_node(noise, seconds=240, awake_seconds=120)
         self.site.hot(60)
         agent = self.site.agent(name)
-        agent.wake(240, fast_seconds=120)
+        agent.wake(150, fast_seconds=120)
         before = agent.skew_seconds
 
         def step() -> None:

@@ -176,7 +176,7 @@ class Site:
     def _next_tick(self, due: datetime | None, end: datetime) -> datetime:
         if self.now <= self._hot_until:
             step = HOT_SECONDS
-        elif due is not None and due - self.now < timedelta(seconds=COLD_SECONDS):
+        elif any(agent.is_awake for agent in self.intake.awake):
             step = COLD_SECONDS
         else:
             return min(due, end) if due is not None else end
