@@ -58,7 +58,7 @@ bench: $(STAMP)
 
 acceptance: $(STAMP)
 	@sh tests/system_packages.sh
-	@$(BIN)/pytest -m acceptance $(TESTS)
+	@$(BIN)/pytest -m acceptance -s $(TESTS)
 
 lock:
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv; run: python3 -m pip install uv' >&2; exit 1; }

@@ -560,6 +560,8 @@ class Happenings:
 
         def back() -> None:
             intake.away = False
+            if seconds <= 40:
+                self.site.move_sleepers()
             for agent in list(self.site.agents.values()):
                 if agent.off or agent.host.dead:
                     continue
@@ -571,6 +573,7 @@ class Happenings:
             noise.until = self.site.now
 
         def go() -> None:
+            self.site.move_sleepers()  # all are heard to the last
             intake.away = True
 
         self._later(20.0, go)

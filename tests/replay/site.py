@@ -34,7 +34,7 @@ CLUSTER = "replay"
 HOT_SECONDS = 2.0
 COLD_SECONDS = 30.0
 TOUCH_AFTER = timedelta(seconds=15)
-SPREAD_SECONDS = 3.0
+SPREAD_SECONDS = 2.0
 SYNC_SECONDS = 10.0
 """How often the sync looks though Kubernetes has said nothing new: it reads the whole table of nodes."""
 
@@ -189,7 +189,7 @@ class Site:
         now = self.now
         is_cold = now > self._hot_until
         if not self.intake.away and (is_cold or now - self._touched_at >= TOUCH_AFTER):
-            self._move_sleepers(now)
+            self.move_sleepers()
         version = self.floor.watcher.version
         if version != self._synced[0] or now - self._synced[1] >= timedelta(seconds=SYNC_SECONDS):
             self.sync.tick()
@@ -202,7 +202,9 @@ class Site:
         self.chores.tick()
         self._note_incidents(now)
 
-    def _move_sleepers(self, now: datetime) -> None:
+    def move_sleepers(self) -> None:
+        """Move the times of the nodes that are asleep on to now: their agents say what they said before."""
+        now = self.now
         names = [
             name
             for name, agent in self.agents.items()
