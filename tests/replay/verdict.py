@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, text
 
 from app.store.engine import read
-from tests.replay.happenings import Fault, Noise, over
+from tests.replay.ground import Fault, Noise, over
 from tests.replay.mix import KINDS
 from tests.replay.site import CLUSTER, IncidentSeen, _time
 
