@@ -82,7 +82,7 @@ def is_meant(fault: Fault, node: NodeFact | None, homes: Homes) -> bool:
 def pile_nodes(faults: Sequence[Fault], world: World, homes: Homes, now: datetime) -> Piles:
     """Faults of nodes piled by cause: each grave one and each absence in one pile."""
     piles: Piles = {}
-    left = _stay_in_domains(faults, homes, piles)
+    left = _stay_in_domains(faults, homes, piles, _outgrown(faults, world))
     left = _join_domains(left, world, piles)
     left = _pile_shared(left, world, piles)
     left = _pile_masses(left, world, homes, piles, now)
@@ -158,11 +158,35 @@ def measure_standing(world: World, piles: Piles) -> None:
         )
 
 
-def _stay_in_domains(faults: Sequence[Fault], homes: Homes, piles: Piles) -> list[Fault]:
+def _outgrown(faults: Sequence[Fault], world: World) -> frozenset[Key]:
+    """Domains with an incident whose nodes turn out to be only a part of a wider one's.
+
+    Polls spread what a switch does to its nodes: the first that are seen may share a rack or more.
+    """
+    narrow = [one for one in world.standing if one.scope in DOMAIN_SCOPES]
+    if not narrow:
+        return frozenset()
+    wider = find_domains(
+        [fault for fault in faults if families_of(fault)],
+        world.nodes,
+        sizes=world.sizes,
+        nodes_known=world.nodes_known,
+    )
+    return frozenset(
+        one.key
+        for one in narrow
+        for domain in wider
+        if one.nodes < domain.nodes and (family_of_rule(one.cause) or "") == domain.family
+    )
+
+
+def _stay_in_domains(
+    faults: Sequence[Fault], homes: Homes, piles: Piles, outgrown: frozenset[Key]
+) -> list[Fault]:
     left = []
     for fault in faults:
         home = homes.get(fault.episode)
-        if home is None or home.scope not in DOMAIN_SCOPES:
+        if home is None or home.scope not in DOMAIN_SCOPES or home.key in outgrown:
             left.append(fault)
         elif class_of(fault) in ("hardware", "absence") or _is_of(home.cause, fault):
             piles.setdefault(home.key, Pile()).roots.append(fault)

@@ -2,7 +2,7 @@
 
 Time jumps from event to event. A node to which nothing happens is asleep: its agent would report each 15 s
 what it reported before, so only the times of its row in the store are moved on, by one UPDATE a step.
-While something has just happened the worker's parts run each 2 s, as they do; else each 30 s, or not at
+While something has just happened the worker's parts run each 2 s, as they do; else each 25 s, or not at
 all when no agent is awake.
 """
 
@@ -32,9 +32,9 @@ from tests.replay.floor import LEAF, POWER, RACK, Floor
 START = datetime(2026, 3, 2, 0, 0, tzinfo=UTC)
 CLUSTER = "replay"
 HOT_SECONDS = 2.0
-COLD_SECONDS = 30.0
-TOUCH_AFTER = timedelta(seconds=15)
-SPREAD_SECONDS = 2.0
+COLD_SECONDS = 25.0
+TOUCH_AFTER = timedelta(seconds=6)
+SPREAD_SECONDS = 1.5
 SYNC_SECONDS = 10.0
 """How often the sync looks though Kubernetes has said nothing new: it reads the whole table of nodes."""
 
@@ -58,6 +58,7 @@ class IncidentSeen(msgspec.Struct):
     jobs: list[str]
     merged_into: str | None
     flaps: int
+    first_cause: str
 
 
 class Site:
@@ -82,6 +83,7 @@ class Site:
         self.agents: dict[str, VirtualAgent] = {}
         self.rounds = 0
         self.seen: dict[str, datetime] = {}
+        self._causes: dict[str, str] = {}
         self._hot_until = START
         self._touched_at = START
         self._synced = (-1, START)
@@ -236,14 +238,17 @@ class Site:
         with read(self.engine) as connection:
             rows = connection.execute(
                 text(
-                    "SELECT id, incident_id, kind FROM incident_event WHERE id > :last ORDER BY id"
+                    "SELECT event.id, incident_id, event.kind, cause FROM incident_event AS event "
+                    "JOIN incident ON incident.id = incident_id WHERE event.id > :last "
+                    "ORDER BY event.id"
                 ),
                 {"last": self._last_event},
             ).all()
-        for number, incident_id, kind in rows:
+        for number, incident_id, kind, cause in rows:
             self._last_event = number
             if kind == "opened":
                 self.seen.setdefault(incident_id, now)
+                self._causes.setdefault(incident_id, cause)
 
     def incidents(self) -> list[IncidentSeen]:
         """All incidents as they stand, by when they were first seen in the store."""
@@ -264,6 +269,7 @@ class Site:
                 jobs=[job["uid"] for job in msgspec.json.decode(row["jobs"] or "[]")],
                 merged_into=row["merged_into"],
                 flaps=row["flaps"] or 0,
+                first_cause=self._causes[row["id"]],
             )
             for row in rows
         ]

@@ -88,7 +88,8 @@ def judge(
         noise = _noise_of(incident, noises, end)
         if incident.scope == "pipeline" and noise is not None and noise.kind == "ingest away":
             verdict.of_pipeline += 1
-        elif incident.cause in APPLICATION and incident.severity in ("warning", "info"):
+        elif incident.first_cause in APPLICATION and incident.severity in ("warning", "info"):
+            # Also one that a fault of the same job's hardware has taken in since.
             verdict.of_applications += 1
         elif (target := by_id.get(incident.merged_into or "")) and target.scope == "pipeline":
             verdict.taken_back += 1

@@ -74,3 +74,27 @@ def test_a_hang_that_ends_in_a_crash_is_one_incident(engine: Engine) -> None:
     site.look(633)
     assert site.one().id == first.id
     assert len(site.every()) == 1
+
+
+def test_a_domain_of_which_more_is_seen_later_is_told_as_the_wider_one(engine: Engine) -> None:
+    names = [f"n{number}" for number in range(1, 13)]
+    places = {
+        name: {"rack": f"r{number // 3}", "leaf": f"l{number // 6}"}
+        for number, name in enumerate(names)
+    }
+    site = Site(engine, names, **places)
+    for name in names[:3]:
+        site.report(name, 250, port(f"e-{name}", 10))
+    site.hear(250, but=names[:3])
+    site.look(251)
+    narrow = site.one()
+    assert (narrow.scope, narrow.subject) == ("rack", "r0")
+    for name in names[3:6]:
+        site.report(name, 255, port(f"e-{name}", 12))
+    site.look(256)
+    wide = site.one()
+    assert (wide.scope, wide.subject) == ("leaf", "l0")
+    assert {one.id: one.merged_into for one in site.every()} == {narrow.id: wide.id, wide.id: None}
+    site.hear(270)
+    site.look(271)
+    assert site.open() == []
