@@ -269,6 +269,7 @@ def create_router(
             kind=asked.kind,
             parameters=asked.parameters,
             author=caller.username,
+            author_groups=caller.groups,
             reason=asked.reason,
             idempotency_key=asked.idempotency_key,
             now=now(),

@@ -60,6 +60,11 @@ def identity_column() -> Any:
     )
 
 
+def optional_json_column() -> Any:
+    """A JSON document column that may be unknown."""
+    return Field(default=None, sa_type=JSON, nullable=True)
+
+
 def json_column(default_factory: Any = dict) -> Any:
     """A JSON document column."""
     return Field(default_factory=default_factory, sa_type=JSON, nullable=False)

@@ -257,6 +257,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     refusal: str
     refusal_code: str
     operation_id: str | None
+    author_groups: list[str] | None = None
 
 
 class SourceRecord(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ A request with an idempotency key is one row however often it is sent, and is au
 """
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,10 +40,12 @@ def submit(
     idempotency_key: str,
     now: datetime,
     actor: str = "page",
+    author_groups: Sequence[str] | None = None,
 ) -> RequestRecord:
     """Write a request for the worker; the same key gives the row that is already there.
 
-    `actor` is what writes it (page, ingest). An empty key makes a new request each time. Raises
+    `actor` is what writes it (page, ingest). author_groups: of the token that proved the author, None where
+    nothing did. An empty key makes a new request each time. Raises
     RequestRefused: invalid for an unknown kind or too long a text, conflict for a key that named
     another request. Raises StoreError.
     """
@@ -66,6 +69,7 @@ def submit(
                 kind=kind,
                 parameters=parameters,
                 author=author,
+                author_groups=None if author_groups is None else list(author_groups),
                 reason=reason,
                 created_at=now,
                 state="pending",

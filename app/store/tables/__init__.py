@@ -21,6 +21,7 @@ from app.store.tables.operations import (
     OperationNode,
     OperationStep,
     Pause,
+    Permission,
     Request,
     Reservation,
 )
@@ -31,6 +32,6 @@ metadata = SQLModel.metadata
 __all__ = [
     "Alert", "AlertDelivery", "AuditEntry", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
     "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "LimitMark", "Node",
-    "Operation", "OperationNode", "OperationStep", "Pause", "Placement", "Pod", "Rank", "ReportStream",
+    "Operation", "OperationNode", "OperationStep", "Pause", "Permission", "Placement", "Pod", "Rank", "ReportStream",
     "Request", "Reservation", "RetentionMark", "Silence", "SourceStatus", "SummaryBlock", "metadata",
 ]  # fmt: skip

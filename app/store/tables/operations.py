@@ -5,7 +5,13 @@ from datetime import datetime
 from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
-from app.store.columns import identity_column, json_column, optional_time_column, time_column
+from app.store.columns import (
+    identity_column,
+    json_column,
+    optional_json_column,
+    optional_time_column,
+    time_column,
+)
 
 
 class Request(SQLModel, table=True):
@@ -34,6 +40,7 @@ class Request(SQLModel, table=True):
     refusal: str = ""
     refusal_code: str = ""
     operation_id: str | None = None
+    author_groups: list[str] | None = optional_json_column()  # as the token said; none: the page
 
     __table_args__ = (
         Index("request_once", "cluster", "idempotency_key", unique=True),
@@ -68,6 +75,8 @@ class Operation(SQLModel, table=True):
     pods_total: int = 0
     pods_done: int = 0
     cancel_requested_by: str | None = None
+    author_groups: list[str] | None = optional_json_column()  # of the request that opened it
+    cancel_groups: list[str] | None = optional_json_column()  # of who cancelled
     deadline_at: datetime | None = optional_time_column()
     created_at: datetime = time_column()
     updated_at: datetime = time_column()
@@ -137,6 +146,21 @@ class Pause(SQLModel, table=True):
     paused_at: datetime = time_column()
     paused_by: str
     reason: str
+
+
+class Permission(SQLModel, table=True):
+    """What the API server said that a person may do; the worker asks for those who asked for something lately.
+
+    resource is the plural with its group, "jobs.batch", and its subresource, "pods/eviction".
+    """
+
+    cluster: str = Field(primary_key=True)
+    username: str = Field(primary_key=True)
+    verb: str = Field(primary_key=True)
+    resource: str = Field(primary_key=True)
+    allowed: bool
+    reason: str = ""
+    checked_at: datetime = time_column()
 
 
 class LimitMark(SQLModel, table=True):

@@ -418,6 +418,8 @@ def upgrade() -> None:
         sa.Column("pods_total", sa.Integer(), nullable=False),
         sa.Column("pods_done", sa.Integer(), nullable=False),
         sa.Column("cancel_requested_by", sa.String(), nullable=True),
+        sa.Column("author_groups", sa.JSON(), nullable=True),
+        sa.Column("cancel_groups", sa.JSON(), nullable=True),
         sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -475,6 +477,17 @@ def upgrade() -> None:
         sa.Column("paused_by", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("cluster"),
+    )
+    op.create_table(
+        "permission",
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("username", sa.String(), nullable=False),
+        sa.Column("verb", sa.String(), nullable=False),
+        sa.Column("resource", sa.String(), nullable=False),
+        sa.Column("allowed", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("checked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("cluster", "username", "verb", "resource"),
     )
     op.create_table(
         "limit_mark",
@@ -561,6 +574,7 @@ def upgrade() -> None:
         sa.Column("refusal", sa.String(), nullable=False),
         sa.Column("refusal_code", sa.String(), nullable=False),
         sa.Column("operation_id", sa.String(), nullable=True),
+        sa.Column("author_groups", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("request_by_state", "request", ["cluster", "state", "created_at"], unique=False)
@@ -650,6 +664,7 @@ def downgrade() -> None:
         "request",
         "pause",
         "limit_mark",
+        "permission",
         "reservation",
         "retention_mark",
         "silence",
