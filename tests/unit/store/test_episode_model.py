@@ -47,7 +47,8 @@ SILENCE = timedelta(seconds=45)
 LEVEL = ("gpu-lost", "remap-failure", "remap-pending")
 """Rules without a hold time: two that are grave, and one that only degrades."""
 
-XID = "xid-119"
+XID = "xid-79"
+"""Ends only with a new boot, whatever the GPU answers meanwhile."""
 GRAVE = {"gpu-lost", "remap-failure", XID}
 STEPS = 40
 
@@ -329,12 +330,12 @@ class Episodes(RuleBasedStateMachine):
     def _hear(self, node: Node, index: int) -> None:
         told = Occurrence(
             at=self.now,
-            code=119,
+            code=79,
             kind="xid",
             source="kernel",
             gpu_uuid=f"GPU-{node.name}-{index}",
             pci_bus_id=f"00000000:{index:02x}:00.0",
-            text="Timeout waiting for RPC",
+            text="GPU has fallen off the bus.",
         )
         node.desk.take_xid(told, now=self.now)
         self._end_old_xids(node)
