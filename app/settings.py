@@ -54,6 +54,25 @@ class Settings(BaseSettings):
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8501, ge=0, le=65535)
 
+    local_user: str | None = Field(
+        default=None,
+        description="User whose rights count for who is at the page, which has no sign-in.",
+    )
+    local_groups: tuple[str, ...] = Field(
+        default=(), description="That user's groups; a ServiceAccount's own need no naming."
+    )
+    automatic_user: str = Field(
+        default="system:serviceaccount:pitwall:pitwall-automatic",
+        description="Account that asks for what automatic mode does.",
+    )
+    impersonate: bool = Field(
+        default=False, description="The worker writes as the person who asked, not as itself."
+    )
+    break_glass_user: str = Field(
+        default="system:serviceaccount:pitwall:pitwall-break-glass",
+        description="Account that the worker acts as to give up a powered-off node's pods.",
+    )
+
     url: str = Field(default="http://127.0.0.1:8470", description="Where the CLI finds /v1.")
     token: str | None = Field(
         default=None, description="The person's bearer token for /v1.", repr=False

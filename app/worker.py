@@ -17,7 +17,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
 from app.errors import PitwallError, SettingsError
+from app.operations.access import Access
+from app.operations.authority import Authority
+from app.operations.events import EventWriter
 from app.operations.lease import CALL_SECONDS, RENEW_SECONDS, LeaseKeeper, LeaseLost, holder_name
+from app.operations.people import local_user
 from app.operations.reconciler import Reconciler
 from app.operations.requests import RequestDesk
 from app.settings import Settings
@@ -73,8 +77,14 @@ class Worker:
         self.settings = settings
         self.watcher = ClusterWatcher(watching)
         self.lease = LeaseKeeper(engine, settings.cluster, holder=holder_name(), clock=clock)
+        self.access = Access(acting, local=local_user(settings))
         self.desk = RequestDesk(
-            engine, settings=settings, view=self.watcher.view, lease=self.lease, clock=clock
+            engine,
+            settings=settings,
+            view=self.watcher.view,
+            lease=self.lease,
+            clock=clock,
+            access=self.access,
         )
         self.reconciler = Reconciler(
             engine,
@@ -83,6 +93,13 @@ class Worker:
             view=self.watcher.view,
             lease=self.lease,
             clock=clock,
+            authority=Authority(
+                acting,
+                access=self.access,
+                settings=settings,
+                guard=self.lease.require,
+                events=EventWriter(acting, instance=holder_name()),
+            ),
         )
         self.sync = ClusterSync(engine, settings=settings, watcher=self.watcher, clock=clock)
         self.kubernetes = KubernetesFindings(

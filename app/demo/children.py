@@ -34,6 +34,8 @@ def environment(path: Path, ports: Ports) -> dict[str, str]:
         "PITWALL_WEB_PORT": str(ports.web),
         "PITWALL_URL": ports.url("ingest"),
         "PITWALL_TOKEN_FILE": str(path / "token"),
+        # Whom the simulated cluster takes who is at the page for (app.simulator.api.access).
+        "PITWALL_LOCAL_USER": "pitwall:demo",
     }
 
 

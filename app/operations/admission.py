@@ -207,6 +207,7 @@ def open_operation(
             mode=mode,
             options=dict(options or {}),
             author=request.author,
+            author_groups=request.author_groups,
             reason=request.reason,
             request_id=request.id,
             plan=dict(plan or {}),

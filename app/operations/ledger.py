@@ -94,9 +94,15 @@ def _operation_of(
         state=row.state,
         deadline_at=row.deadline_at,
         cancel_requested_by=row.cancel_requested_by,
+        author_groups=_groups(row.author_groups),
+        cancel_groups=_groups(row.cancel_groups),
         memory=msgspec.convert(row.memory or {}, Memory),
         steps=steps,
     )
+
+
+def _groups(found: list[str] | None) -> tuple[str, ...] | None:
+    return None if found is None else tuple(found)
 
 
 def claim(
@@ -173,8 +179,12 @@ def store_answer(
     message: str,
     now: datetime,
     outcome: str | None,
+    author: str = "",
 ) -> None:
-    """Stores a step's answer, and an audit row unless outcome is None (a step that only looked)."""
+    """Stores a step's answer, and an audit row unless outcome is None (a step that only looked).
+
+    author: in whose name it was taken, where that is not the operation's author.
+    """
     connection.execute(
         update(_step)
         .where(
@@ -193,7 +203,7 @@ def store_answer(
             connection,
             operation.cluster,
             at=now,
-            author=operation.author,
+            author=author or operation.author,
             action=step.name,
             target=step.target,
             target_uid=step.uid,

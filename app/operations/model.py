@@ -21,6 +21,13 @@ SUSPEND = "suspend"
 RESUME = "resume"
 FORCE_DELETE = "force_delete"
 CONFIRM_EMPTY = "confirm_empty"
+OUT_OF_SERVICE = "out_of_service"  # the taint, on a node that a person confirmed to be off
+IN_SERVICE = "in_service"  # the taint's removal
+BREAK_GLASS = frozenset({FORCE_DELETE, OUT_OF_SERVICE, IN_SERVICE})
+
+# Names of choices that other modules read.
+POWER_OFF = "confirm_power_off"
+TAKE_OVER = "take_over"
 UNCORDON = "uncordon"
 AWAIT_STOPPED = "await_stopped"
 AWAIT_RETURNED = "await_returned"
@@ -114,6 +121,7 @@ class Choice(msgspec.Struct, frozen=True):
     subject: str
     by: str
     at: datetime
+    groups: tuple[str, ...] | None = None  # of who chose, as their token said
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -161,6 +169,8 @@ class Operation(msgspec.Struct, frozen=True):
     state: str = "Running"
     deadline_at: datetime | None = None
     cancel_requested_by: str | None = None
+    author_groups: tuple[str, ...] | None = None
+    cancel_groups: tuple[str, ...] | None = None
     memory: Memory = Memory()
     steps: Mapping[StepKey, StepRow] = {}
 

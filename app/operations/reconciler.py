@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Engine, func, select
 
 from app.operations import ledger
+from app.operations.authority import Authority, People
 from app.operations.calls import Answer, FencedConnection, carry_out
 from app.operations.lease import LeaseKeeper, LeaseLost
 from app.operations.model import (
@@ -65,8 +66,9 @@ class Reconciler:
         clock: Callable[[], datetime],
         calls_at_once: int = CALLS_AT_ONCE,
         at_boundary: Boundary | None = None,
+        authority: Authority | None = None,
     ) -> None:
-        """calls_at_once: 1 makes every call in the caller's thread.
+        """calls_at_once: 1 makes every call in the caller's thread. authority: none reviews nobody.
 
         at_boundary: told "claimed" before a step's call and "called" after it, before its answer is
         stored; what it raises ends the tick there.
@@ -78,6 +80,7 @@ class Reconciler:
         self._lease = lease
         self._clock = clock
         self._at_boundary = at_boundary
+        self._authority = authority
         self._pool = (
             ThreadPoolExecutor(calls_at_once, thread_name_prefix="step")
             if calls_at_once > 1
@@ -91,6 +94,8 @@ class Reconciler:
         """Waits for the calls that are under way and ends the threads."""
         if self._pool is not None:
             self._pool.shutdown(wait=True)
+        if self._authority is not None:
+            self._authority.close()
 
     def tick(self) -> int:
         """One look at every open operation, taking the steps that are due. Returns how many are open.
@@ -144,17 +149,21 @@ class Reconciler:
             now = self._clock()
             view = fresh(self._view(), now)
             decision = next_step(current, Observed(view, health, activity, said), now)
+            people: People = {}
+            if isinstance(decision, Act) and self._authority is not None:
+                reviewed = self._authority.review(current, decision, view)
+                decision, people = reviewed.decision, reviewed.people
             if not isinstance(decision, Act):
                 self._store_look(current, decision, now)
                 return
-            if not self._take(current, decision, view):
+            if not self._take(current, decision, view, people):
                 return
             with read(self._engine) as connection:
                 current = ledger.read_operation(connection, self._cluster, operation.id)
             if current is None:
                 return
 
-    def _take(self, operation: Operation, act: Act, view: ClusterView) -> bool:
+    def _take(self, operation: Operation, act: Act, view: ClusterView, people: People) -> bool:
         """Claims the steps, carries them out, stores each answer as it comes. False: look again later."""
         with write(self._engine) as connection:
             if not takes_back(operation, act.memory) and read_pause(connection, self._cluster):
@@ -173,8 +182,11 @@ class Reconciler:
         if not claimed:
             return False
         memory = act.memory
-        for step, answer in self._answers(operation, act.steps, view):
+        for step, answer in self._answers(operation, act.steps, view, people):
             now = self._clock()
+            outcome = _outcome(operation, step, answer)
+            person = people.get((step.name, step.uid))
+            author = person.author if person is not None else operation.author
             memory = _learn(memory, step, answer, now)
             with write(self._engine) as connection:
                 ledger.store_answer(
@@ -184,10 +196,13 @@ class Reconciler:
                     state=answer.state,
                     message=answer.message,
                     now=now,
-                    outcome=_outcome(operation, step, answer),
+                    outcome=outcome,
+                    author=author,
                 )
                 if memory is not act.memory:
                     ledger.store_memory(connection, operation, memory, now=now)
+            if outcome == "done" and self._authority is not None:
+                self._authority.tell(operation, step, answer, author=author, view=view, now=now)
             log.info(
                 "step",
                 operation_id=operation.id,
@@ -199,23 +214,33 @@ class Reconciler:
         return True
 
     def _answers(
-        self, operation: Operation, steps: tuple[Step, ...], view: ClusterView
+        self, operation: Operation, steps: tuple[Step, ...], view: ClusterView, people: People
     ) -> Iterator[tuple[Step, Answer]]:
         if self._pool is None or len(steps) == 1:
             for step in steps:
-                yield step, self._carry_out(operation, step, view)
+                yield step, self._carry_out(operation, step, view, people)
             return
         futures: dict[Future[Answer], Step] = {
-            self._pool.submit(self._carry_out, operation, step, view): step for step in steps
+            self._pool.submit(self._carry_out, operation, step, view, people): step
+            for step in steps
         }
         for future in as_completed(futures):
             yield futures[future], future.result()
 
-    def _carry_out(self, operation: Operation, step: Step, view: ClusterView) -> Answer:
+    def _carry_out(
+        self, operation: Operation, step: Step, view: ClusterView, people: People
+    ) -> Answer:
         self._lease.require()
+        connection = None
+        if self._authority is not None:
+            connection = self._authority.connection(step, people.get((step.name, step.uid)))
         self._tell("claimed", operation, step)
         answer = carry_out(
-            step, operation, connection=self._connection, view=view, has_ended=self._has_ended
+            step,
+            operation,
+            connection=connection or self._connection,
+            view=view,
+            has_ended=self._has_ended,
         )
         self._tell("called", operation, step)
         return answer

@@ -10,9 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import RequestRefused
 from app.operations import admission, approval, incident_requests, ledger, trips
+from app.operations.access import Access
 from app.operations.case import Case, Outcome
 from app.operations.lease import LeaseKeeper, check
 from app.operations.repair_requests import give_back, repair
+from app.operations.request_rights import may_ask, refuse_unless
 from app.operations.steering import cancel, choose, standing_word, uncordon, undo
 from app.operations.survey import fresh
 from app.operations.wish_requests import approve, preview, take_wish
@@ -51,7 +53,10 @@ class RequestDesk:
         view: Callable[[], ClusterView],
         lease: LeaseKeeper,
         clock: Callable[[], datetime],
+        access: Access | None = None,
     ) -> None:
+        """access: asks whether an author may have that done; none asks about nobody."""
+        self._access = access
         self._engine = engine
         self._cluster = settings.cluster
         self._settings = settings
@@ -101,6 +106,12 @@ class RequestDesk:
             self._refuse(request, refused, now)
             return True
         try:
+            if self._access is not None:  # before the transaction: no call is made inside one
+                verdict = may_ask(request, access=self._access, view=view, now=now)
+                waited_seconds = (now - request.created_at).total_seconds()
+                if verdict.allowed is None and waited_seconds < UNHEARD_SECONDS:
+                    return False
+                refuse_unless(verdict)
             with write(self._engine) as connection:
                 check(connection, self._cluster, held=self._lease.require(), now=now)
                 outcome = self._handle(connection, request, view, now)

@@ -69,6 +69,7 @@ def cancel(case: Case) -> str:
             .where(_operation.c.id == row.id)
             .values(
                 cancel_requested_by=case.request.author,
+                cancel_groups=case.request.author_groups,
                 state="Cancelling",
                 message=f"Cancelled by {case.request.author}: taking back what was done.",
                 choices=[],
@@ -98,7 +99,11 @@ def choose(case: Case) -> str:
     memory = msgspec.convert(row.memory or {}, Memory)
     made = tuple(
         Choice(
-            case.parameters.choice, str(offer.get("subject") or ""), case.request.author, case.now
+            case.parameters.choice,
+            str(offer.get("subject") or ""),
+            case.request.author,
+            case.now,
+            None if case.request.author_groups is None else tuple(case.request.author_groups),
         )
         for offer in chosen
     )

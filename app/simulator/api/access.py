@@ -83,6 +83,14 @@ ROLES: Mapping[str, tuple[Rule, ...]] = {
     "system:authenticated": _ANYBODY,
     "system:serviceaccount:pitwall:pitwall-worker": _OPERATE,
     "system:serviceaccount:pitwall:pitwall-ingest": _REVIEW,
+    # What only power-off allows (k8s/manifests/break-glass): the worker acts as this account for it.
+    "system:serviceaccount:pitwall:pitwall-break-glass": (
+        Rule(("get",), ("nodes", "pods")),
+        Rule(("patch",), ("nodes", "pods/status")),
+        Rule(("delete",), ("pods",)),
+    ),
+    "system:serviceaccount:pitwall:pitwall-automatic": _OPERATE,
+    "pitwall:demo": (*_OPERATE, Rule(("delete",), ("pods",))),
     "pitwall:operators": _OPERATE,
     "pitwall:viewers": _VIEW,
 }

@@ -118,7 +118,7 @@ def test_the_api_server_takes_all_of_it_in_a_dry_run(kubectl: Kubectl) -> None:
     # A dry run stores nothing, and so would not find the namespace of what follows it.
     kubectl("create", "namespace", "pitwall")
     said = kubectl("apply", "-k", str(ROOT / "k8s/manifests"), "--dry-run=server")
-    assert said.count("(server dry run)") == 26
+    assert said.count("(server dry run)") == 30
     policies = str(ROOT / "k8s/manifests/network-policy/policies.yaml")
     assert "created" in kubectl("apply", "-f", policies, "--dry-run=server")
 

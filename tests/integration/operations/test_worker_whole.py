@@ -19,7 +19,8 @@ from k8s.client import connect
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with world_of(tmp_path) as made:
+    # Who is at the page, which has no sign-in, stands for the simulated cluster's local user.
+    with world_of(tmp_path, local_user="pitwall:demo") as made:
         yield made
 
 
