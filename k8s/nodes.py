@@ -79,7 +79,7 @@ def cordon(
     Raises OwnershipError when another operation holds the node, NodeGoneError, ApiError, UnreachableError.
     """
     for _ in range(WRITE_ATTEMPTS):
-        node = _read(connection, name)
+        node = read_node(connection, name)
         was = node.spec.unschedulable
         held = read_hold(node.metadata)
         text = annotation_value(was) if callable(annotation_value) else annotation_value
@@ -97,9 +97,9 @@ def cordon(
             patch["metadata"] = {"annotations": {OPERATION_ANNOTATION: text}}
         if not patch:
             return CordonResult(was, False)
-        if _patch(connection, node, patch, dry_run=dry_run):
+        if patch_node(connection, node, patch, dry_run=dry_run):
             return CordonResult(was, True)
-    raise _collided(name, "cordon")
+    raise collided(name, "cordon")
 
 
 def uncordon(
@@ -117,7 +117,7 @@ def uncordon(
     Raises OwnershipError, NodeGoneError, ApiError, UnreachableError.
     """
     for _ in range(WRITE_ATTEMPTS):
-        node = _read(connection, name)
+        node = read_node(connection, name)
         held = read_hold(node.metadata)
         if operation_id is not None and (held is None or held.operation != operation_id):
             whose = f"operation {held.operation}" if held else "no operation"
@@ -133,9 +133,9 @@ def uncordon(
         was = held.was_unschedulable if held else node.spec.unschedulable
         if not patch:
             return CordonResult(was, False)
-        if _patch(connection, node, patch, dry_run=dry_run):
+        if patch_node(connection, node, patch, dry_run=dry_run):
             return CordonResult(was, True)
-    raise _collided(name, "uncordon")
+    raise collided(name, "uncordon")
 
 
 def annotate_node(
@@ -146,13 +146,13 @@ def annotate_node(
     Raises NodeGoneError, ApiError, UnreachableError.
     """
     for _ in range(WRITE_ATTEMPTS):
-        node = _read(connection, name)
+        node = read_node(connection, name)
         if node.metadata.annotations.get(OPERATION_ANNOTATION) == annotation_value:
             return False
         patch = {"metadata": {"annotations": {OPERATION_ANNOTATION: annotation_value}}}
-        if _patch(connection, node, patch, dry_run=dry_run):
+        if patch_node(connection, node, patch, dry_run=dry_run):
             return True
-    raise _collided(name, "annotate")
+    raise collided(name, "annotate")
 
 
 def set_taint(
@@ -164,7 +164,7 @@ def set_taint(
     between, is never lost. Raises NodeGoneError, ApiError, UnreachableError.
     """
     for _ in range(WRITE_ATTEMPTS):
-        node = _read(connection, name)
+        node = read_node(connection, name)
         others = [
             entry
             for entry in node.spec.taints
@@ -175,17 +175,18 @@ def set_taint(
             _identity(entry) for entry in node.spec.taints
         }:
             return False
-        patch = {"spec": {"taints": [_write_taint(entry) for entry in wanted]}}
-        if _patch(connection, node, patch, dry_run=dry_run):
+        patch = {"spec": {"taints": [write_taint(entry) for entry in wanted]}}
+        if patch_node(connection, node, patch, dry_run=dry_run):
             return True
-    raise _collided(name, "taint")
+    raise collided(name, "taint")
 
 
 def _identity(taint: Taint) -> tuple[str, str, str]:
     return taint.key, taint.value, taint.effect
 
 
-def _write_taint(taint: Taint) -> dict[str, str]:
+def write_taint(taint: Taint) -> dict[str, str]:
+    """As in a node's spec."""
     said = {"key": taint.key, "effect": taint.effect}
     if taint.value:
         said["value"] = taint.value
@@ -194,14 +195,17 @@ def _write_taint(taint: Taint) -> dict[str, str]:
     return said
 
 
-def _read(connection: Connection, name: str) -> Node:
+def read_node(connection: Connection, name: str) -> Node:
+    """The node as it is now. Raises NodeGoneError, ApiError, UnreachableError."""
     node: Node | None = get_object(connection, NODES, name)
     if node is None:
         raise NodeGoneError(f"there is no node {name}: check the name with kubectl get nodes")
     return node
 
 
-def _patch(connection: Connection, node: Node, patch: Mapping[str, Any], *, dry_run: bool) -> bool:
+def patch_node(
+    connection: Connection, node: Node, patch: Mapping[str, Any], *, dry_run: bool
+) -> bool:
     """PATCHes conditional on what was read; False when somebody was quicker."""
     metadata = {
         **patch.get("metadata", {}),
@@ -223,7 +227,8 @@ def _patch(connection: Connection, node: Node, patch: Mapping[str, Any], *, dry_
     return True
 
 
-def _collided(name: str, verb: str) -> ApiError:
+def collided(name: str, verb: str) -> ApiError:
+    """For when somebody was quicker each time."""
     return ApiError(
         409,
         "Conflict",

@@ -11,10 +11,13 @@ from typing import Any
 import msgspec
 
 from app.operations.model import (
+    BREAK_GLASS,
     CONFIRM_EMPTY,
     CORDON,
     EVICT,
     FORCE_DELETE,
+    IN_SERVICE,
+    OUT_OF_SERVICE,
     RESUME,
     SUSPEND,
     UNCORDON,
@@ -29,6 +32,7 @@ from k8s.errors import ApiError, KubernetesError, OwnershipError, UnreachableErr
 from k8s.listing import get_object, list_objects
 from k8s.nodes import NodeGoneError, NodeHold, annotate_node, read_hold, write_hold
 from k8s.objects import Node, Pod, is_mirror, is_ready, is_terminal
+from k8s.out_of_service import put_in_service, put_out_of_service
 from k8s.resources import NODES, PODS
 from k8s.view import ClusterView
 from k8s.workloads import kind_of
@@ -39,8 +43,8 @@ RETRY_SECONDS = 5.0
 CONFIRM_RETRY_SECONDS = 0.5
 
 BREAK_GLASS_HINT = (
-    ". Deleting pods of a powered-off node needs the role pitwall-break-glass: bind it to the worker's "
-    "ServiceAccount (docs/architecture.md), then choose to try again."
+    ". Giving up a powered-off node takes the account for emergencies: kubectl apply -k "
+    "k8s/manifests/break-glass (docs/architecture.md), then choose to try again."
 )
 
 
@@ -133,7 +137,7 @@ def carry_out(
                 outcome="failed",
                 retry_after_seconds=after,
             )
-        hint = BREAK_GLASS_HINT if error.status == 403 and step.name == FORCE_DELETE else ""
+        hint = BREAK_GLASS_HINT if error.status == 403 and step.name in BREAK_GLASS else ""
         outcome = "refused" if error.status == 403 else "failed"
         return Answer("failed", f"{error}{hint}", outcome=outcome)
     except KubernetesError as error:
@@ -285,6 +289,34 @@ def _force_delete(call: Call) -> Answer:
     return Answer("done", f"{namespace}/{name} deleted: {call.step.node} was confirmed to be off.")
 
 
+def _out_of_service(call: Call) -> Answer:
+    """Taints a node that a person confirmed to be off; a node that answers is refused."""
+    name = call.step.node
+    try:
+        result = put_out_of_service(
+            call.connection, name, uid=call.step.uid, operation_id=call.operation.id
+        )
+    except NodeGoneError as error:
+        return Answer("done", str(error), outcome=None)
+    if result.changed:
+        return Answer("done", f"{name} declared out of service: it was confirmed to be off.")
+    whose = "by this operation" if result.ours else "by somebody else, who takes that back"
+    return Answer("done", f"{name} is declared out of service already, {whose}.", outcome=None)
+
+
+def _in_service(call: Call) -> Answer:
+    name = call.step.node
+    try:
+        result = put_in_service(
+            call.connection, name, uid=call.step.uid, operation_id=call.operation.id
+        )
+    except NodeGoneError as error:
+        return Answer("done", str(error), outcome=None)
+    if result.changed:
+        return Answer("done", f"The out-of-service taint is off {name}.")
+    return Answer("done", f"{name} has no out-of-service taint of this operation.", outcome=None)
+
+
 def _write_failed(connection: Connection, pod: Pod) -> None:
     condition = {
         "type": "DisruptionTarget",
@@ -331,5 +363,7 @@ _CALLS: dict[str, Callable[[Call], Answer]] = {
     SUSPEND: _suspend,
     RESUME: _resume,
     FORCE_DELETE: _force_delete,
+    OUT_OF_SERVICE: _out_of_service,
+    IN_SERVICE: _in_service,
     CONFIRM_EMPTY: _confirm_empty,
 }

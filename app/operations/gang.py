@@ -18,6 +18,7 @@ from app.operations.model import (
     Step,
     Unit,
 )
+from app.operations.power_off import is_given_up
 from app.operations.survey import (
     Surveyed,
     grace_seconds,
@@ -81,7 +82,7 @@ def power_off_offer(node: str) -> Offer:
     """A person's word that a node which does not answer is off."""
     return Offer(
         "confirm_power_off",
-        f"{node} is powered off: delete its Terminating pods",
+        f"{node} is powered off: taint it out-of-service and delete its pods",
         f"If {node} still runs, its ranks run on beside their replacements and can damage checkpoints. "
         f"Type the node's name to confirm that it is off.",
         subject=node,
@@ -100,7 +101,9 @@ def force_deletes(draft: Draft, pods: list[Pod], *, view: ClusterView) -> None:
         meta = pod.metadata
         if meta.deletion_timestamp is None or draft.operation.done(FORCE_DELETE, meta.uid):
             continue
-        if is_powered_off(pod.spec.node_name, draft.memory, view):
+        if is_powered_off(pod.spec.node_name, draft.memory, view) and is_given_up(
+            draft, pod.spec.node_name, view
+        ):
             draft.take(
                 Step(
                     FORCE_DELETE,

@@ -6,6 +6,7 @@ from typing import Any
 from app.limits import Limits
 from app.operations.model import Wish
 from app.operations.modes import ACTIONS, CHECKPOINT, checkpoint_of_pod, mode_of
+from app.operations.power_off import power_off_warnings
 from app.operations.protection import guard_of_node, protected_reason
 from app.operations.stake import CHECKPOINT_ANNOTATION
 from app.operations.survey import Surveyed
@@ -111,6 +112,7 @@ def warnings_of(
                 f"{name} has pods on {nodes}, which does not answer: it is suspended only after the node "
                 "answers or a person has confirmed that it is off."
             )
+    said += power_off_warnings(list(surveyed), view)
     if wish.action == "reschedule":
         said.append(
             f"{', '.join(wish.nodes)} under its ranks is Failing or does not answer: it is cordoned, so "

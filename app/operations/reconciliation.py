@@ -27,6 +27,7 @@ from app.operations.model import (
     Wait,
 )
 from app.operations.modes import holds_node, is_due, wait_text
+from app.operations.power_off import settle_taints
 from app.operations.progress import progress_of
 from app.operations.retreat import retreat
 from app.operations.survey import Surveyed, pods_to_move, survey
@@ -48,6 +49,12 @@ def next_step(operation: Operation, observed: Observed, now: datetime) -> Decisi
     Pure: the same operation, view and time give the same decision, so that a worker which takes over
     goes on where the last one stopped, wherever that was.
     """
+    decision = _decide(operation, observed, now)
+    draft = Draft(operation, decision.memory, now)
+    return settle_taints(decision, operation, observed, draft=draft)
+
+
+def _decide(operation: Operation, observed: Observed, now: datetime) -> Decision:
     if not observed.view.synced:
         return Wait(
             "Kubernetes is not heard, so nothing is done.", operation.memory, Progress(), held=True

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from app.operations.model import Memory, Observed, Operation, Options
+from app.operations.model import POWER_OFF, Memory, Observed, Operation, Options
 from app.operations.protection import (
     Guard,
     guards_of_gang,
@@ -14,7 +14,7 @@ from app.operations.protection import (
     standing,
 )
 from k8s.drain import DrainOptions, judge_pods
-from k8s.objects import Pod, gpu_request, is_ready, is_terminal
+from k8s.objects import Pod, condition, gpu_request, is_ready, is_terminal
 from k8s.view import ClusterView
 from k8s.workloads import kind_of, owner_of, rank_of
 from k8s.workloads.kind import Workload
@@ -157,11 +157,21 @@ def is_dead(node: str, view: ClusterView) -> bool:
 
 
 def is_powered_off(node: str, memory: Memory, view: ClusterView) -> bool:
-    """True while a person's word that the node is off holds: it ends when the node answers again."""
-    confirmed = any(
-        choice.name == "confirm_power_off" and choice.subject == node for choice in memory.choices
+    """True while a person's word that the node is off holds: it ends when the node answers again.
+
+    A word on an earlier outage is none on this one, which began when the node last ceased to be Ready.
+    """
+    if not is_dead(node, view):
+        return False
+    found = view.nodes.get(node)
+    ready = condition(found.status.conditions, "Ready") if found is not None else None
+    began_at = ready.last_transition_time if ready is not None else None
+    return any(
+        choice.name == POWER_OFF
+        and choice.subject == node
+        and (began_at is None or choice.at >= began_at)
+        for choice in memory.choices
     )
-    return confirmed and is_dead(node, view)
 
 
 def unsettled_nodes(workload: Workload, memory: Memory, view: ClusterView) -> list[str]:

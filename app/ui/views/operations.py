@@ -16,6 +16,8 @@ STEP_WORDS = {
     "suspend": "Suspend {}",
     "resume": "Resume {}",
     "force_delete": "Delete {} by force",
+    "out_of_service": "Declare {} out of service",
+    "in_service": "Take the out-of-service taint off {}",
     "confirm_empty": "Make sure that {} is empty",
     "await_stopped": "Wait until {} has stopped",
     "await_returned": "Wait until {} runs again",

@@ -41,20 +41,39 @@ def node(
     hold: str = "",
     labels: dict[str, str] | None = None,
     made_at: datetime | None = None,
+    given_up_by: str = "",
+    boot_id: str = "boot-1",
+    unready_since: datetime | None = None,
 ) -> Node:
-    """A node of 8 GPUs; hold: text of our annotation."""
+    """A node of 8 GPUs; hold: text of our annotation; given_up_by: operation that tainted its boot-1."""
+    annotations = {"pitwall.dev/operation": hold} if hold else {}
+    taints = []
+    if given_up_by:
+        said = {"operation": given_up_by, "boot_id": "boot-1"}
+        annotations["pitwall.dev/out-of-service"] = msgspec.json.encode(said).decode()
+        taints = [
+            {
+                "key": "node.kubernetes.io/out-of-service",
+                "value": "nodeshutdown",
+                "effect": "NoExecute",
+            }
+        ]
+    condition = {"type": "Ready", "status": "True" if ready else "Unknown"}
+    if unready_since is not None:
+        condition["lastTransitionTime"] = stamp(unready_since)
     return msgspec.convert(
         {
             "metadata": {
                 "name": name,
                 "uid": f"node-{name}",
                 "labels": {"nvidia.com/gpu.count": "8", **(labels or {})},
-                "annotations": {"pitwall.dev/operation": hold} if hold else {},
+                "annotations": annotations,
                 "creationTimestamp": stamp(made_at) if made_at else None,
             },
-            "spec": {"unschedulable": cordoned},
+            "spec": {"unschedulable": cordoned, "taints": taints},
             "status": {
-                "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
+                "conditions": [condition],
+                "nodeInfo": {"bootID": boot_id},
                 "allocatable": {"nvidia.com/gpu": "8"},
                 "capacity": {"nvidia.com/gpu": "8"},
             },
@@ -164,6 +183,8 @@ def pod(
         "terminationGracePeriodSeconds": grace_seconds,
         "containers": [{"name": "train", "resources": {"requests": {"nvidia.com/gpu": str(gpus)}}}],
     }
+    if daemonset:  # as agents of GPU nodes do
+        spec["tolerations"] = [{"operator": "Exists"}]
     if empty_dir:
         spec["volumes"] = [{"name": "scratch", "emptyDir": {}}]
     status: dict[str, Any] = {"phase": phase, "conditions": conditions}

@@ -31,6 +31,8 @@ class ModelNode:
     ready: bool = True
     cordoned: bool = False
     hold: bool | None = None  # our annotation: was it cordoned before
+    given_up: bool = False  # our out-of-service taint
+    boots: int = 1
 
 
 @dataclass
@@ -96,14 +98,17 @@ class ModelWorld:
         free = [
             name
             for name, each in self.nodes.items()
-            if each.ready and not each.cordoned and name not in used
+            if each.ready and not each.cordoned and not each.given_up and name not in used
         ]
         return free[0] if free else None
 
     def end_pods(self) -> None:
         """The kubelets that answer: pods told to go are gone."""
         for uid, each in list(self.pods.items()):
-            if each.deleted_at is not None and self.nodes[each.node].ready:
+            host = self.nodes[each.node]
+            if (host.given_up and not each.daemonset) or (
+                each.deleted_at is not None and host.ready
+            ):  # the taint: by its kubelet, else by the collector
                 del self.pods[uid]
 
     def stop_pods(self, name: str) -> None:
@@ -121,7 +126,16 @@ class ModelWorld:
                 text = (
                     f'{{"operation": "{OPERATION}", "was_unschedulable": {str(each.hold).lower()}}}'
                 )
-            objects.append(node(name, ready=each.ready, cordoned=each.cordoned, hold=text))
+            objects.append(
+                node(
+                    name,
+                    ready=each.ready,
+                    cordoned=each.cordoned,
+                    hold=text,
+                    given_up_by=OPERATION if each.given_up else "",
+                    boot_id=f"boot-{each.boots}",
+                )
+            )
         for name, work in self.jobs.items():
             own = [each for each in self.pods.values() if each.owner == name]
             ending = sum(each.deleted_at is not None for each in own)
@@ -217,7 +231,19 @@ class ModelWorld:
         if self.nodes[found.node].ready:
             return "failed", "it answers again"
         assert found.deleted_at is not None
+        assert self.nodes[found.node].given_up, "a pod is given up only with its node"
         del self.pods[step.uid]
+        return "done", ""
+
+    def _out_of_service(self, step: Step) -> tuple[str, str]:
+        found = self.nodes[step.node]
+        if found.ready:
+            return "failed", "it answers again"
+        found.given_up = True
+        return "done", ""
+
+    def _in_service(self, step: Step) -> tuple[str, str]:
+        self.nodes[step.node].given_up = False
         return "done", ""
 
     def _confirm_empty(self, step: Step) -> tuple[str, str]:

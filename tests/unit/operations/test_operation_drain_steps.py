@@ -241,7 +241,11 @@ def test_a_confirmed_power_off_lets_the_gang_be_suspended_and_its_pod_be_deleted
         job(suspended_by="op1", active=0, terminating=1, generation=2),
         pod("llm-1", "dead", rank=1, deleted_at=at(60)),
     )
-    assert taken(decide(work, left, now=at(97))) == [("force_delete", "pod-llm-1")]
+    given_up = decide(work, left, now=at(97))
+    assert taken(given_up) == [("out_of_service", "node-dead")]
+    assert taken(decide(carry_on(work, given_up), left, now=at(98))) == [
+        ("force_delete", "pod-llm-1")
+    ]
 
 
 def test_a_node_that_dies_after_the_suspend_blocks_with_resume_and_power_off():

@@ -71,6 +71,11 @@ class DrainMachine(RuleBasedStateMachine):
     def a_node_dies_or_answers_again(self, name: str, ready: bool) -> None:
         self.world.nodes[name].ready = ready
 
+    @rule(name=NODES)
+    def a_node_boots(self, name: str) -> None:
+        self.world.nodes[name].boots += 1
+        self.world.nodes[name].ready = True
+
     @rule(closed=st.booleans())
     def a_budget_closes_or_opens(self, closed: bool) -> None:
         self.world.budget_closed = closed
@@ -202,6 +207,8 @@ class DrainMachine(RuleBasedStateMachine):
         self.no_pod_is_evicted_twice()
         self.no_job_is_restarted_twice()
         self.a_foreign_cordon_is_never_undone()
+        if not any(choice.name == "leave_taint" for choice in self.work.operation.memory.choices):
+            assert not [name for name, found in world.nodes.items() if found.given_up]
         gang = world.jobs.get("llm")
         if gang is not None and gang.suspended:
             assert gang.holder != OPERATION, "the job was left suspended by us"
