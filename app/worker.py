@@ -29,8 +29,10 @@ from app.store.engine import check_schema, open_store
 from app.worker_chores import Chores
 from app.worker_dcgm import DcgmWatch
 from app.worker_kubernetes_findings import KubernetesFindings
+from app.worker_permissions import PermissionFacts
 from app.worker_sources import Source, SourceBoard, kubernetes_source
 from app.worker_sync import ClusterSync
+from app.worker_training import TrainingWatch
 from collectors.errors import RulesError
 from collectors.health import BUILT_IN, RuleSet
 from collectors.site_rules import load_rules
@@ -52,7 +54,9 @@ KUBERNETES_SECONDS = 2.0
 CHORES_SECONDS = 2.0
 SOURCES_SECONDS = 2.0
 PROMETHEUS_SECONDS = 15.0
+TRAINING_SECONDS = 15.0
 RETENTION_SECONDS = 3600.0
+PERMISSIONS_SECONDS = 20.0
 
 
 def utc_now() -> datetime:
@@ -105,6 +109,7 @@ class Worker:
         self.kubernetes = KubernetesFindings(
             engine, settings=settings, watcher=self.watcher, clock=clock, rules=rules
         )
+        self.permissions = PermissionFacts(engine, acting, settings=settings, clock=clock)
         self.chores = Chores(engine, settings=settings, clock=clock)
         self._board = SourceBoard(engine, settings.cluster, clock=clock)
         self._clock = clock
@@ -116,6 +121,7 @@ class Worker:
             clock=clock,
             rules=rules,
         )
+        self.training = TrainingWatch(engine, settings=settings, clock=clock, rules=rules)
         self._active = False
         self._failing: dict[str, str] = {}
         self._scheduler = BackgroundScheduler(
@@ -143,6 +149,8 @@ class Worker:
             ("chores", self._when_active(self.chores.tick), CHORES_SECONDS),
             ("sources", self._when_active(self._show_sources), SOURCES_SECONDS),
             ("prometheus", self._when_active(self.dcgm.tick), PROMETHEUS_SECONDS),
+            ("training", self._when_active(self.training.tick), TRAINING_SECONDS),
+            ("permissions", self._when_active(self.permissions.tick), PERMISSIONS_SECONDS),
             ("retention", self._when_active(self.chores.retain), RETENTION_SECONDS),
         ):
             self._scheduler.add_job(
@@ -170,6 +178,7 @@ class Worker:
             self.sync.forget()
             self.kubernetes.forget()
             self.dcgm.forget()
+            self.training.forget()
 
     def _when_active(self, call: Callable[[], object]) -> Callable[[], object]:
         return lambda: call() if self.lease.held() is not None else None

@@ -22,6 +22,7 @@ from collectors.rules_kubernetes import KUBERNETES_RULES
 from collectors.rules_links import LINK_RULES, USE_RULES
 from collectors.rules_node import NODE_RULES
 from collectors.rules_port import PORT_RULES
+from collectors.rules_training import TRAINING_RULES
 
 __all__ = [
     "BUILT_IN",
@@ -31,6 +32,7 @@ __all__ = [
     "PORT_RULES",
     "RULES",
     "SEVERITY_RANK",
+    "TRAINING_RULES",
     "Condition",
     "Field",
     "Health",
@@ -49,17 +51,21 @@ Health = Literal["Healthy", "Degraded", "Failing", "Unknown"]
 UNREACHABLE_CODES = (GPU_IS_LOST, RESET_REQUIRED)
 
 GPU_RULES: tuple[Rule, ...] = (*_DEVICE_RULES, *LINK_RULES, *USE_RULES)
-RULES: tuple[Rule, ...] = (*GPU_RULES, *NODE_RULES, *PORT_RULES, *KUBERNETES_RULES)
+RULES: tuple[Rule, ...] = (
+    *(*GPU_RULES, *NODE_RULES, *PORT_RULES),
+    *(*KUBERNETES_RULES, *TRAINING_RULES),
+)
 
 
 @dataclass(frozen=True)
 class RuleSet:
-    """The rules that judge, by what they look at; `kubernetes` by what is known centrally."""
+    """The rules that judge, by what they look at; `kubernetes` and `training` by what is known centrally."""
 
     gpu: tuple[Rule, ...] = GPU_RULES
     node: tuple[Rule, ...] = NODE_RULES
     port: tuple[Rule, ...] = PORT_RULES
     kubernetes: tuple[Rule, ...] = KUBERNETES_RULES
+    training: tuple[Rule, ...] = TRAINING_RULES
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -69,7 +75,7 @@ class RuleSet:
     @property
     def all(self) -> tuple[Rule, ...]:
         """All of them, in the order of the table."""
-        return (*self.gpu, *self.node, *self.port, *self.kubernetes)
+        return (*self.gpu, *self.node, *self.port, *self.kubernetes, *self.training)
 
 
 BUILT_IN = RuleSet()

@@ -106,6 +106,7 @@ def apply_settings(document: Mapping[str, Any]) -> RuleSet:
         node=adapt(BUILT_IN.node),
         port=adapt(BUILT_IN.port),
         kubernetes=adapt(BUILT_IN.kubernetes),
+        training=adapt(BUILT_IN.training),
     )
 
 

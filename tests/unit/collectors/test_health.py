@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import collectors.health
+from collectors.collective import HANG_FIELDS
 from collectors.conditions import Condition, Field
 from collectors.health import BUILT_IN, RULES, NodeFacts, node_health
 from collectors.job_interruptions import JOB_FIELDS
@@ -22,6 +23,7 @@ from collectors.ports import PORT_FIELDS
 from collectors.readings import GpuReading, PortReading
 from collectors.report import Finding, NvmlState
 from collectors.rule import Rule, describe
+from collectors.stragglers import STRAGGLER_FIELDS
 from collectors.trends import ADDED_FIELDS
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -54,7 +56,7 @@ SEVERITIES = {
         *("allocatable-below-capacity", "capacity-below-nvml", "ready-with-fatal-gpu"),
         "infiniband-port-flaps",
         *("node-pressure", "node-problem-frequent-restarts", "node-problem-gpu-degraded"),
-        *("node-problem-other", "node-tainted", "job-interrupted"),
+        *("node-problem-other", "node-tainted", "job-interrupted", "straggler"),
     },
     "critical": {
         *("gpu-unreadable", "recovery-reset", "temperature-margin-gone", "slowdown-hardware"),
@@ -62,7 +64,7 @@ SEVERITIES = {
         *("nvlink-down", "nvlink-crc", "fabric-incomplete", "fabric-failed"),
         "infiniband-port-down",
         *("node-not-ready", "node-network-unavailable", "node-problem-kernel-deadlock"),
-        *("node-problem-readonly-filesystem", "node-problem-gpu"),
+        *("node-problem-readonly-filesystem", "node-problem-gpu", "collective-hang"),
     },
     "fatal": {"gpu-lost", "gpu-reset-required", "recovery-reboot", "remap-failure", "gpu-count"},
 }
@@ -72,7 +74,7 @@ KNOWN_FIELDS = {
     "node": set(NodeFacts.__struct_fields__),
     "port": {*PortReading.__struct_fields__, *PORT_FIELDS},
     "condition": {*FIELD_OF_TYPE.values(), OTHER, TAINTED, "type", "why", "since"},
-    "job": {*JOB_FIELDS},
+    "job": {*JOB_FIELDS, *HANG_FIELDS, *STRAGGLER_FIELDS},
 }
 
 
