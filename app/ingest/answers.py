@@ -11,6 +11,7 @@ from app.store.records import (
     JobRecord,
     NodeRecord,
     OperationRecord,
+    PermissionRecord,
     PodRecord,
     RankRecord,
 )
@@ -94,3 +95,6 @@ class Caller(msgspec.Struct, frozen=True):
     groups: list[str]
     may_read: bool
     may_write: bool
+    permissions: list[
+        PermissionRecord
+    ] = []  # as the worker heard; of who asked for something lately

@@ -14,7 +14,7 @@ from app.ingest.errors import Refusal
 from app.ingest.identity import Doorkeeper, bearer
 from app.ingest.openapi import described
 from app.store import requests
-from app.store.reads import findings, fleet, incidents, jobs, operations, status
+from app.store.reads import findings, fleet, incidents, jobs, operations, permissions, status
 from app.store.records import OperationRecord, RequestRecord, StatusRecord
 from k8s.tokens import TokenIdentity
 
@@ -280,13 +280,20 @@ def create_router(
     @router.get("/whoami", tags=["people"], **described(answers.Caller, 401, 503))
     def whoami(caller: Annotated[TokenIdentity, Depends(person)]) -> Response:
         """Whom the token stands for, and what they may do here."""
-        known = answers.Caller(
+        known = permissions.permissions(engine, cluster, caller.username, now=now())
+
+        def may(verb: str) -> bool:
+            said = permissions.allowed(known, verb, "nodes")
+            return doorkeeper.may(caller, verb)[0] if said is None else said
+
+        known_caller = answers.Caller(
             username=caller.username,
             groups=list(caller.groups),
-            may_read=doorkeeper.may(caller, "list")[0],
-            may_write=doorkeeper.may(caller, "patch")[0],
+            may_read=may("list"),
+            may_write=may("patch"),
+            permissions=known,
         )
-        return _json(known)
+        return _json(known_caller)
 
     router.include_router(reading)
     return router

@@ -260,6 +260,14 @@ class RequestRecord(msgspec.Struct, frozen=True):
     author_groups: list[str] | None = None
 
 
+class PermissionRecord(msgspec.Struct, frozen=True):
+    verb: str
+    resource: str  # "jobs.batch", "pods/eviction"
+    allowed: bool
+    reason: str
+    checked_at: datetime
+
+
 class SourceRecord(msgspec.Struct, frozen=True):
     source: str
     state: str

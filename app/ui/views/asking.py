@@ -14,7 +14,7 @@ import streamlit as st
 from app.errors import PitwallError
 from app.store import requests
 from app.store.records import RequestRecord
-from app.ui import context, live, travel, words
+from app.ui import context, live, rights, travel, words
 from app.ui.components import parts
 from app.ui.components import plan as plans
 from app.ui.components.text import plain
@@ -191,7 +191,10 @@ def _confirm(question: Question, parameters: dict[str, Any], plan: dict[str, Any
     typed = ""
     if names:
         typed = _typed(" ".join(names), "To stop it all the same, type")
-    ready = bool(reason.strip()) and set(typed.split()) >= set(names) and not stale
+    denied = rights.refusal(question.kind)
+    if denied:
+        parts.notes("ask-denied", [parts.note(denied, "watch")])
+    ready = not denied and bool(reason.strip()) and set(typed.split()) >= set(names) and not stale
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         verb = (
             f"{_TITLES[question.kind]} {words.count(len(question.nodes), 'node')}"
@@ -223,6 +226,9 @@ def _simple(question: Question) -> None:
         return
     if question.refusal:
         parts.notes("ask-refused", [parts.note(f"Not done: {question.refusal}", "act")])
+    if denied := rights.refusal(question.kind, str(question.choice.get("name", ""))):
+        parts.notes("ask-denied", [parts.note(denied, "watch")])
+        return
     if question.kind == "uncordon":
         st.text("Kubernetes may place pods on it again.")
         reason = st.text_input("Reason", value=question.reason, key="ask-reason", max_chars=500)

@@ -1,6 +1,7 @@
 """/v1: proved callers, pages, requests with their author, errors in one sentence, and a true OpenAPI."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,8 +12,10 @@ from sqlalchemy import insert, text
 from app.store.engine import read, write
 from app.store.frames import refresh_frames
 from app.store.reads.rows import table_of
+from app.store.records import PermissionRecord
 from app.store.tables import Finding, Incident, IncidentEvent
 from app.store.writes.kubernetes import store_kubernetes
+from app.store.writes.permissions import store_permissions
 from app.store.writes.picture import changes_between
 from app.store.writes.reports import store_reports
 from tests.integration.ingest.conftest import CLUSTER, Ingest
@@ -172,6 +175,27 @@ def test_caller_is_told_who_they_are(v1: httpx.Client) -> None:
     assert (found["may_read"], found["may_write"]) == (True, True)
 
 
+def test_caller_is_told_what_the_worker_heard_while_it_is_fresh(
+    v1: httpx.Client, ingest: Ingest
+) -> None:
+    username = v1.get("/v1/whoami").json()["username"]
+
+    def heard(at: datetime) -> None:
+        fact = PermissionRecord("patch", "nodes", False, "taken away", at)
+        with write(ingest.engine) as connection:
+            store_permissions(connection, CLUSTER, [(username, fact)], now=at)
+
+    heard(datetime.now(UTC))
+    found = v1.get("/v1/whoami").json()
+    assert (found["may_read"], found["may_write"]) == (True, False)
+    assert [(one["verb"], one["resource"], one["allowed"]) for one in found["permissions"]] == [
+        ("patch", "nodes", False)
+    ]
+    heard(datetime.now(UTC) - timedelta(seconds=91))
+    stale = v1.get("/v1/whoami").json()
+    assert (stale["may_write"], stale["permissions"]) == (True, [])
+
+
 def test_request_carries_the_proved_author_and_is_audited(v1: httpx.Client, ingest: Ingest) -> None:
     asked = {
         "kind": "drain",
@@ -184,6 +208,7 @@ def test_request_carries_the_proved_author_and_is_audited(v1: httpx.Client, inge
     written = answer.json()
     assert written["author"] == v1.get("/v1/whoami").json()["username"]
     assert (written["state"], written["reason"]) == ("pending", "XID 79")
+    assert written["author_groups"] == v1.get("/v1/whoami").json()["groups"] != []
     assert v1.post("/v1/requests", json=asked).json()["id"] == written["id"]
     assert v1.get(f"/v1/requests/{written['id']}").json() == written
     with read(ingest.engine) as connection:
