@@ -5,9 +5,12 @@ kept as findings of the source `training`. What was open when a worker starts is
 which too little is known nothing opens and nothing closes.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from threading import Lock
 from typing import Any
 
@@ -26,16 +29,26 @@ from collectors.stragglers import StragglerState, adopt_stragglers, judge_stragg
 
 SOURCE = "training"
 
+# A gang that lacks one pod is Pending: its others may wait for that one.
 _GPUS = """
 SELECT j.uid, j.namespace, j.name, j.wanted_pods, p.uid, p.rank, p.node, p.phase, p.gpus, p.started_at,
        p.deleted_at, g.uuid, g."index", g.observed_at, g.gpu_utilization_ratio, g.power_watts,
-       g.power_limit_watts, g.sm_clock_hertz, g.clocks_event_reasons
+       COALESCE(g.power_limit_watts, CASE WHEN g.name = :name THEN 700.0 END),
+       g.sm_clock_hertz, g.clocks_event_reasons
 FROM job AS j
 JOIN pod AS p ON p.cluster = j.cluster AND p.job_uid = j.uid
 LEFT JOIN gpu AS g ON g.cluster = p.cluster AND g.node = p.node AND g.pod_uid = p.uid
-WHERE j.cluster = :cluster AND j.gang AND j.state = 'Running' AND p.phase NOT IN ('Succeeded', 'Failed')
+WHERE j.cluster = :cluster AND j.gang AND j.state IN ('Running', 'Pending') AND j.running_pods > 0
+  AND p.phase NOT IN ('Succeeded', 'Failed') AND p.gpus > 0
 ORDER BY j.uid, p.uid
 """
+_READINGS = (
+    *("utilization_ratio", "power_watts", "power_limit_watts"),
+    *("sm_clock_hertz", "reasons"),
+)
+H100_SXM = "NVIDIA H100 80GB HBM3"
+"""As NVML and DCGM name it: its limit is 700 W where nobody reads that (facts/gpu-health.md)."""
+
 _EXPLAINED = """
 SELECT node, gpu_uuid, xid, severity, changes_health FROM finding
 WHERE cluster = :cluster AND closed_at IS NULL AND source <> 'training'
@@ -68,11 +81,12 @@ class TrainingWatch:
         self._hang, self._straggler = by_name.get(HANG.name), by_name.get(STRAGGLER.name)
         self._turn = Lock()
         self._kept: dict[str, _Kept] | None = None
+        self._open: set[Key] | None = None
 
     def forget(self) -> None:
         """Another worker may have written since: the next tick takes over what the store has open."""
         with self._turn:
-            self._kept = None
+            self._kept = self._open = None
 
     def tick(self) -> None:
         """Looks at every gang that runs and writes what follows. Raises StoreError."""
@@ -103,78 +117,65 @@ class TrainingWatch:
                 findings += slow.findings
                 unknown |= slow.kept
             after[job.uid] = _Kept(hang, stragglers)
-        with write(self._engine) as connection:
-            fold_central(connection, self._cluster, SOURCE, findings, now, kept=unknown)
+        if findings or self._open is None or self._open - unknown:
+            with write(self._engine) as connection:
+                fold_central(connection, self._cluster, SOURCE, findings, now, kept=unknown)
+        self._open = {one.key for one in findings} | unknown
         # Only what is written is remembered: a tick that fails is done again.
         self._kept = after
 
 
 def read_jobs(connection: Connection, cluster: str, now: datetime) -> list[JobGpus]:
     """The gangs that run, with the latest reading of each of their GPUs."""
-    by_job: dict[str, list[Any]] = {}
-    for row in connection.execute(text(_GPUS), {"cluster": cluster}):
-        by_job.setdefault(row[0], []).append(row)
-    return [_job_of(rows, now) for rows in by_job.values()]
+    found = connection.execute(text(_GPUS), {"cluster": cluster, "name": H100_SXM})
+    rows = found.cursor.fetchall()  # type: ignore[union-attr] # plain tuples: rows of 16,384 GPUs
+    return [_job_of(list(own), now) for _, own in groupby(rows, key=itemgetter(0))]
 
 
-def _job_of(rows: list[Any], now: datetime) -> JobGpus:
+def _job_of(rows: list[tuple[Any, ...]], now: datetime) -> JobGpus:
     uid, namespace, name, wanted = rows[0][:4]
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            *("rank", "node", "gpu_index", "gpu_uuid", "running", "age_seconds"),
-            *("utilization_ratio", "power_watts", "power_limit_watts"),
-            *("sm_clock_hertz", "reasons"),
-        )
+    pods = {row[4]: row for row in rows}
+    told = Counter(row[4] for row in rows if row[11] is not None)
+    # GPUs that a pod asks for and nobody reports: there, and not known.
+    absent = [
+        (*row[:11], "", *[None] * 7)
+        for row in pods.values()
+        for _ in range(row[8] - told.get(row[4], 0))
+    ]
+    numbers = {
+        pod: -1 - place if row[5] is None else row[5]
+        for place, (pod, row) in enumerate(pods.items())
     }
-    numbers: dict[str, int] = {}
-    told: dict[str, int] = {}
-    pods: dict[str, Any] = {}
-    for row in rows:
-        pod_uid = row[4]
-        pods[pod_uid] = row
-        if row[11] is None:
-            continue
-        told[pod_uid] = told.get(pod_uid, 0) + 1
-        observed_at = parse_time(row[13])
-        _add(
-            columns,
-            row,
-            rank=_rank_of(row, numbers),
-            gpu=(
-                row[12],
-                row[11],
-                (now - observed_at).total_seconds() if observed_at is not None else None,
-                *row[14:19],
-            ),
-        )
-    for pod_uid, row in pods.items():
-        # GPUs that the pod asks for and nobody reports: there, and not known.
-        for _ in range(row[8] - told.get(pod_uid, 0)):
-            _add(columns, row, rank=_rank_of(row, numbers), gpu=(None, "", *[None] * 6))
-    starts = [parse_time(row[9]) for row in pods.values()]
-    known = [at for at in starts if at is not None]
+    runs = {pod: row[7] == "Running" and row[10] is None for pod, row in pods.items()}
+    columns = list(zip(*(row for row in (*rows, *absent) if row[11] is not None), strict=True))
+    pod_uids, uuids, index, observed_at = columns[4], columns[11], columns[12], columns[13]
+    starts = [row[9] for row in pods.values() if row[7] == "Running" and row[9] is not None]
     return JobGpus(
         uid=uid,
         name=f"{namespace}/{name}",
         ranks=int(wanted or 0),
-        running_since=max(known) if len(known) == len(starts) else None,
-        **make_columns(columns),
+        running_since=parse_time(max(starts)) if starts else None,
+        **make_columns(
+            {
+                "rank": [numbers[pod] for pod in pod_uids],
+                "node": [node or "" for node in columns[6]],
+                "gpu_index": index,
+                "gpu_uuid": uuids,
+                "running": [runs[pod] for pod in pod_uids],
+                "age_seconds": _ages(observed_at, now),
+                **dict(zip(_READINGS, columns[14:], strict=True)),
+            }
+        ),
     )
 
 
-def _add(columns: Mapping[str, list[Any]], row: Any, *, rank: int, gpu: tuple[Any, ...]) -> None:
-    is_running = row[7] == "Running" and row[10] is None
-    values = (rank, row[6] or "", gpu[0], gpu[1], is_running, *gpu[2:])
-    for column, value in zip(columns.values(), values, strict=True):
-        column.append(value)
-
-
-def _rank_of(row: Any, numbers: dict[str, int]) -> int:
-    """Its rank; a number below 0 of its own for a pod without one."""
-    if row[5] is not None:
-        return int(row[5])
-    return numbers.setdefault(row[4], -1 - len(numbers))
+def _ages(observed_at: Sequence[Any], now: datetime) -> list[float | None]:
+    """Seconds since each reading; those of a node were taken at one time."""
+    known: dict[Any, float | None] = {None: None}
+    for told in set(observed_at) - {None}:
+        at = parse_time(told)
+        known[told] = (now - at).total_seconds() if at is not None else None
+    return [known[told] for told in observed_at]
 
 
 def _read_explained(connection: Connection, cluster: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from collectors.central import CentralFinding
-from collectors.job_gpus import GAP_SECONDS, JobGpus, Mask
+from collectors.job_gpus import GAP_SECONDS, STALE_SECONDS, JobGpus, Mask
 from collectors.rule import Rule, describe
 from collectors.rules_training import HANG
 
@@ -195,9 +195,8 @@ def _find_suspect(job: JobGpus, idle: Mask) -> Suspect:
     numbered = set(job.rank.tolist())
     absent = sorted(set(range(job.ranks)) - numbered) if min(numbered, default=0) >= 0 else []
     # A pod that runs where no agent ever spoke tells nothing; one that runs no more does.
-    silent = unheard & (
-        ((job.age_seconds == job.age_seconds) & (job.age_seconds <= SILENT_SECONDS)) | ~job.running
-    )
+    age = job.age_seconds
+    silent = unheard & (((age > STALE_SECONDS) & (age <= SILENT_SECONDS)) | ~job.running)
     if len(absent) == 1 and not unheard.any():
         words = f"and rank {absent[0]} has no pod: it is likely the one they wait for"
         return Suspect("likely", words, rank=absent[0])
