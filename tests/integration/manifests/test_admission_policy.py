@@ -3,12 +3,23 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from test_dry_run import ROOT, Kubectl, kubectl
+
+from app.operations.accounts import acting_as
+from app.operations.model import OUT_OF_SERVICE, Step
+from app.settings import Settings
+from k8s.client import Impersonation, connect
+from k8s.errors import ApiError
+from k8s.events import Note, Subject, write_event
+from k8s.nodes import cordon, uncordon
+from k8s.out_of_service import put_in_service, put_out_of_service
+from k8s.resources import NODES
 
 __all__ = ["kubectl"]
 pytestmark = pytest.mark.contract
@@ -146,6 +157,35 @@ def test_the_worker_may_act_as_the_account_for_emergencies_and_as_no_other(
     while not may("pitwall-automatic", "patch", "nodes", "-A"):
         assert time.monotonic() < end, "the binding never counted"
     assert not may("pitwall-automatic", "delete", "pods", "-A")
+
+
+def test_the_worker_gives_a_node_up_as_that_account_and_not_as_itself(
+    attempt: Try,
+    kubectl: Kubectl,
+    tmp_path: Path,
+) -> None:
+    document = json.loads(kubectl("config", "view", "--raw", "-o", "json"))
+    token = kubectl("-n", "pitwall", "create", "token", WORKER).strip()
+    document["users"][0]["user"] = {"token": token}
+    path = tmp_path / "worker.kubeconfig"
+    path.write_text(json.dumps(document))
+    worker = connect(path)
+    uid = json.loads(kubectl("get", "node", "n1", "-o", "json"))["metadata"]["uid"]
+    with pytest.raises(ApiError, match="no taint of a node but its own"):
+        put_out_of_service(worker, "n1", uid=uid, operation_id="op-1")
+    step = Step(OUT_OF_SERVICE, "Node/n1", uid, node="n1")
+    who = acting_as(step, None, Settings(_env_file=None))
+    emergency = worker.impersonating(who)
+    assert put_out_of_service(emergency, "n1", uid=uid, operation_id="op-1").changed
+    assert put_in_service(emergency, "n1", uid=uid, operation_id="op-1").changed
+    cordon(worker, "n1")
+    ada = worker.impersonating(Impersonation("ada"))
+    with pytest.raises(ApiError, match="cannot impersonate"):
+        uncordon(ada, "n1")
+    assert uncordon(worker, "n1").changed
+    about = Subject.of(NODES, "n1", uid)
+    note = Note(about, "PitwallCordoned", "cordon", "n1 cordoned", datetime.now(UTC))
+    write_event(worker, note, component="pitwall.dev/worker", instance="w1")
 
 
 def test_impersonation_is_limited_to_the_people_who_are_named(kubectl: Kubectl) -> None:
