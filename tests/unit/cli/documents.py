@@ -99,6 +99,7 @@ def request(kind: str, state: str, **fields: Any) -> dict[str, Any]:
         "kind": kind,
         "parameters": {},
         "author": "ann",
+        "author_groups": None,
         "reason": "",
         "state": state,
         "created_at": "2026-01-01T00:00:00Z",
