@@ -20,8 +20,14 @@ from k8s.nodes import CordonResult as CordonResult
 from k8s.nodes import annotate_node as annotate_node
 from k8s.nodes import cordon as cordon
 from k8s.nodes import uncordon as uncordon
-from k8s.objects import Pod, controller_of, is_mirror, is_terminal, is_terminating
-from k8s.resources import JOBS
+from k8s.objects import (
+    OwnerReference,
+    Pod,
+    controller_of,
+    is_mirror,
+    is_terminal,
+    is_terminating,
+)
 from k8s.selectors import tolerates_cordon
 from k8s.view import ClusterView
 
@@ -76,12 +82,23 @@ def _deleted(pod: Pod, _: ClusterView, __: DrainOptions, now: datetime) -> _Find
     return _Finding("gone", warning=f"is terminating already{late}")
 
 
-def _daemonset(pod: Pod, _: ClusterView, options: DrainOptions, __: datetime) -> _Finding | None:
+def _has_vanished(owner: OwnerReference, view: ClusterView) -> bool:
+    """True when the owner would be known if it existed."""
+    return (owner.group, owner.kind) in view.watched and owner.uid not in view.metas
+
+
+def _daemonset(pod: Pod, view: ClusterView, options: DrainOptions, __: datetime) -> _Finding | None:
     owner = controller_of(pod.metadata)
     if owner is None or owner.kind != "DaemonSet" or owner.group != "apps":
         return None
     if is_terminal(pod):
         return _Finding("evict")
+    if _has_vanished(owner, view):
+        # Nothing would make it again, and nothing looks after it: kubectl takes it with --force.
+        why = f"is left over from DaemonSet {owner.name}, which exists no more"
+        if options.force:
+            return _Finding("evict", warning=why)
+        return _Finding("block", reason=f"{why}; take it with --force")
     if options.ignore_daemonsets:
         return _Finding("skip", warning=f"belongs to DaemonSet {owner.name} and stays")
     return _Finding(
@@ -118,8 +135,8 @@ def _unmanaged(pod: Pod, view: ClusterView, options: DrainOptions, _: datetime) 
     owner = controller_of(pod.metadata)
     if owner is None:
         missing = "has no controller: nothing makes it again"
-    elif owner.kind == JOBS.kind and owner.group == JOBS.group and owner.uid not in view.workloads:
-        missing = f"is left over from Job {owner.name}, which exists no more"
+    elif owner.kind != "DaemonSet" and _has_vanished(owner, view):
+        missing = f"is left over from {owner.kind} {owner.name}, which exists no more"
     else:
         return None
     if is_terminal(pod) or options.force:

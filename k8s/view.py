@@ -29,7 +29,7 @@ from k8s.objects import (
     controller_of,
 )
 from k8s.reflector import WATCH_SECONDS, Change, Reflector
-from k8s.resources import BUDGETS, JOBS, NAMESPACES, NODES, PODS, Bare, Resource
+from k8s.resources import BUDGETS, DAEMONSETS, JOBS, NAMESPACES, NODES, PODS, Bare, Resource
 from k8s.workloads import KINDS, Workload, WorkloadKind
 
 log = structlog.get_logger()
@@ -47,7 +47,9 @@ class ClusterView:
 
     observed_at: when the slowest of the sources was last heard from (aware UTC), None before that.
     synced: every source has been listed whole. controllers: controller reference of each workload
-    that has one. metas: metadata of each workload. namespaces: metadata by name. api_groups: those that the API server serves.
+    that has one. metas: metadata of each workload and DaemonSet. namespaces: metadata by name.
+    api_groups: those that the API server serves. watched: group and kind of what owns pods and is watched
+    whole, so that an owner of such a kind which is not in metas exists no more.
     """
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class ClusterView:
     synced: bool = False
     version: int = 0
     api_groups: frozenset[str] = frozenset()
+    watched: frozenset[tuple[str, str]] = frozenset({(JOBS.group, JOBS.kind)})
     pods_by_node: Mapping[str, Mapping[str, Pod]] = field(default_factory=dict)
     pods_by_owner: Mapping[str, Mapping[str, Pod]] = field(default_factory=dict)
 
@@ -129,6 +132,11 @@ class _Picture:
                 self.namespaces.put(name, item.metadata)
             elif (known := self.namespaces.get(name)) is not None and known.uid == change.uid:
                 self.namespaces.drop(name)
+        elif resource == DAEMONSETS:
+            if change.kind == "deleted":
+                self.metas.drop(change.uid)
+            else:
+                self.metas.put(change.uid, item.metadata)
         else:
             if resource == JOBS:
                 self._keep(self.jobs, change)
@@ -155,7 +163,12 @@ class _Picture:
         self.version += 1
 
     def view(
-        self, *, observed_at: datetime | None, synced: bool, api_groups: frozenset[str]
+        self,
+        *,
+        observed_at: datetime | None,
+        synced: bool,
+        api_groups: frozenset[str],
+        watched: frozenset[tuple[str, str]] = ClusterView.watched,
     ) -> ClusterView:
         return ClusterView(
             nodes=self.nodes.frozen(),
@@ -170,6 +183,7 @@ class _Picture:
             synced=synced,
             version=self.version,
             api_groups=api_groups,
+            watched=watched,
             pods_by_node=self.by_node.frozen(),
             pods_by_owner=self.by_owner.frozen(),
         )
@@ -245,7 +259,7 @@ class ClusterWatcher:
 
     def start(self) -> None:
         """Starts the reflectors; returns at once."""
-        for resource in (NODES, PODS, BUDGETS, NAMESPACES):
+        for resource in (NODES, PODS, BUDGETS, NAMESPACES, DAEMONSETS):
             self._reflect(resource)
         self._run(self._discover, "kubernetes discovery")
 
@@ -300,7 +314,10 @@ class ClusterWatcher:
         """The cluster as of now; copies only what has changed since the last call."""
         with self._changed:
             return self._picture.view(
-                observed_at=self.observed_at, synced=self.synced, api_groups=self._api_groups
+                observed_at=self.observed_at,
+                synced=self.synced,
+                api_groups=self._api_groups,
+                watched=frozenset((one.group, one.kind) for one in list(self._reflectors)),
             )
 
     def _reflect(self, resource: Resource) -> None:
