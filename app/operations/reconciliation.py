@@ -12,6 +12,7 @@ from app.operations.model import (
     CONFIRM_EMPTY,
     CORDON,
     FAILED,
+    GIVE_BACK,
     RETURNED,
     SETTLED,
     SUSPEND,
@@ -138,6 +139,11 @@ def _look(
         by = next(choice.by for choice in memory.choices if choice.name == "leave")
         memory = msgspec.structs.replace(
             memory, stopped=f"{by} chose to stop here and leave the job as it is.", failed=True
+        )
+    back = next((choice for choice in memory.choices if choice.name == GIVE_BACK), None)
+    if back is not None and not memory.stopped:
+        memory = msgspec.structs.replace(
+            memory, stopped=f"{back.by} chose to stop here and to uncordon."
         )
     if seen != set(memory.cordon_seen):
         memory = msgspec.structs.replace(memory, cordon_seen=tuple(sorted(seen)))
