@@ -4,7 +4,16 @@ import msgspec
 
 from app.operations.draft import RELEASE_MARGIN_SECONDS, Draft
 from app.operations.gang import force_deletes, power_off_offer, wait_offer
-from app.operations.model import EVICT, FORCE_DELETE, GIVE_BACK, MovedPod, Observed, Offer, Step, Unit
+from app.operations.model import (
+    EVICT,
+    FORCE_DELETE,
+    GIVE_BACK,
+    MovedPod,
+    Observed,
+    Offer,
+    Step,
+    Unit,
+)
 from app.operations.survey import Surveyed, is_dead, retried_at
 from k8s.objects import is_pod_ready, is_terminal
 from k8s.view import ClusterView
