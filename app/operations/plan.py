@@ -97,7 +97,7 @@ def wished_pods(wish: Wish, view: ClusterView) -> list[Pod]:
     if wish.workload.restart_path == "evict" and wish.nodes:
         # Independent pods: only those on the nodes that are left; the others run on.
         live = [pod for pod in live if pod.spec.node_name in wish.nodes]
-    return sorted(live, key=lambda pod: (rank_of(pod) or 0, pod.metadata.name))
+    return sorted(live, key=lambda pod: (rank_of(pod, view) or 0, pod.metadata.name))
 
 
 def _node(name: str, view: ClusterView, facts: NodeFacts) -> dict[str, Any]:
