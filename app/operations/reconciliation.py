@@ -40,8 +40,9 @@ from k8s.objects import is_terminal
 UNSEEN_SECONDS = 30.0
 """A cordon that the view does not show for so long was undone before it could be seen."""
 
-SETTLE_SECONDS = 1.0
-"""After a cordon, before a node can be called empty: a bind that was under way lands within it."""
+SETTLE_SECONDS = 0.5
+"""After a cordon, before a node can be called empty: a bind that was under way lands within it (a judgement: a
+scheduler's bind takes some ten milliseconds)."""
 
 
 def next_step(operation: Operation, observed: Observed, now: datetime) -> Decision:
