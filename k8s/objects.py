@@ -374,8 +374,11 @@ def gpus_in(amounts: Mapping[str, str | int]) -> int:
 
 def is_ready(node: Node) -> bool:
     """True when the Ready condition is "True"; Unknown (no heartbeat) and absent are not ready."""
-    ready = condition(node.status.conditions, "Ready")
-    return ready is not None and ready.status == "True"
+    # A plain loop: limits ask it of every node at each request.
+    for entry in node.status.conditions:
+        if entry.type == "Ready":
+            return entry.status == "True"
+    return False
 
 
 def is_pod_ready(pod: Pod) -> bool:
