@@ -209,7 +209,15 @@ class World:
                 )
             )
 
-    def ask(self, kind: str, *, author: str = "ada", key: str = "", **parameters: Any) -> str:
+    def ask(
+        self,
+        kind: str,
+        *,
+        author: str = "ada",
+        key: str = "",
+        reason: str = "a test",
+        **parameters: Any,
+    ) -> str:
         """Writes a request as the page does; gives its id."""
         made = submit(
             self.engine,
@@ -217,7 +225,7 @@ class World:
             kind=kind,
             parameters=parameters,
             author=author,
-            reason="a test",
+            reason=reason,
             idempotency_key=key,
             now=self.clock(),
         )
@@ -244,6 +252,9 @@ class World:
         found = operation(self.engine, CLUSTER, operation_id)
         assert found is not None
         return found
+
+    def operations(self) -> list[OperationRecord]:
+        return operations(self.engine, CLUSTER)
 
     def state(self, operation_id: str) -> str:
         return self.operation(operation_id).state
