@@ -374,11 +374,7 @@ def gpus_in(amounts: Mapping[str, str | int]) -> int:
 
 def is_ready(node: Node) -> bool:
     """True when the Ready condition is "True"; Unknown (no heartbeat) and absent are not ready."""
-    # A plain loop: limits ask it of every node at each request.
-    for entry in node.status.conditions:
-        if entry.type == "Ready":
-            return entry.status == "True"
-    return False
+    return any(one.type == "Ready" and one.status == "True" for one in node.status.conditions)
 
 
 def is_pod_ready(pod: Pod) -> bool:
