@@ -21,7 +21,7 @@ joins is not out of service: it has never been in it (acceptance 14).
 """
 
 import math
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 
 import msgspec
@@ -42,6 +42,8 @@ FIRST_WORD_SECONDS = 60.0
 NEVER_HEARD = (
     "NodeStatusNeverUpdated"  # the node controller's reason, for a kubelet that never spoke
 )
+
+_SOME = frozenset(str(number) for number in range(1, 17))
 
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 
@@ -113,7 +115,8 @@ def is_gpu_node(node: Node) -> bool:
     """True for a node that has, or had before it failed, GPUs to offer."""
     for amounts in (node.status.capacity, node.status.allocatable):
         amount = amounts.get(GPU_RESOURCE)
-        if amount and parse_quantity(amount) > 0:
+        # A plain number, as device plugins write it, need not be parsed: this is asked of every node each time.
+        if amount and (str(amount) in _SOME or parse_quantity(amount) > 0):
             return True
     return node.metadata.labels.get(GPU_COUNT_LABEL, "0") not in ("", "0")
 
@@ -121,7 +124,7 @@ def is_gpu_node(node: Node) -> bool:
 def is_joining(node: Node, now: datetime) -> bool:
     """True for a new node that has never been Ready, as its condition tells."""
     made_at = node.metadata.creation_timestamp
-    if made_at is None or is_ready(node) or (now - made_at).total_seconds() >= JOINING_SECONDS:
+    if made_at is None or (now - made_at).total_seconds() >= JOINING_SECONDS or is_ready(node):
         return False
     ready = condition(node.status.conditions, "Ready")
     if ready is None:
@@ -168,15 +171,16 @@ def judge_limits(
     """
     wanted = {name for name in nodes if name in view.nodes and is_gpu_node(view.nodes[name])}
     out = out_of_service(view, held, now=now)
+    fleet = {name: node for name, node in view.nodes.items() if is_gpu_node(node)}
     total = sum(
         1
-        for name, node in view.nodes.items()
-        if is_gpu_node(node) and (name in out or name in wanted or not is_joining(node, now))
+        for name, node in fleet.items()
+        if name in out or name in wanted or not is_joining(node, now)
     )
     lines = (
         _stock(wanted, out=out, total=total, settings=settings),
         _floor(wanted, out=out, total=total, settings=settings),
-        *_blocks(wanted, out=out, view=view, settings=settings),
+        *_blocks(wanted, out=out, fleet=fleet, settings=settings),
         _rate(len(wanted), taken=taken_in_window, total=total, settings=settings),
         *more,
     )
@@ -227,16 +231,17 @@ def _floor(wanted: set[str], *, out: set[str], total: int, settings: LimitSettin
 
 
 def _blocks(
-    wanted: set[str], *, out: set[str], view: ClusterView, settings: LimitSettings
+    wanted: set[str], *, out: set[str], fleet: Mapping[str, Node], settings: LimitSettings
 ) -> list[LimitLine]:
-    """A line a block that loses a node."""
+    """A line a block that loses a node. fleet: the GPU nodes by name."""
     label = settings.block_label
     if label is None or not wanted:
         return []
+    concerned = {fleet[name].metadata.labels.get(label) for name in wanted}
     blocks: dict[str, set[str]] = {}
-    for name, node in view.nodes.items():
+    for name, node in fleet.items():
         block = node.metadata.labels.get(label)
-        if block and is_gpu_node(node):
+        if block and block in concerned:
             blocks.setdefault(block, set()).add(name)
     return [
         _block(block, wanted & names, out=out & names, total=len(names), settings=settings)

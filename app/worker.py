@@ -8,6 +8,7 @@ second loses firings under load (facts/store.md).
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -48,7 +49,9 @@ MISFIRE_GRACE_SECONDS = 60
 THREADS = 8
 
 REQUESTS_SECONDS = 0.2
-OPERATIONS_SECONDS = 0.5
+OPERATIONS_SECONDS = 0.1
+"""Between looks at the operations; after a look that took long there is a pause as long, up to LONGEST_PAUSE_SECONDS."""
+LONGEST_PAUSE_SECONDS = 0.4
 SYNC_SECONDS = 1.0
 KUBERNETES_SECONDS = 2.0
 CHORES_SECONDS = 2.0
@@ -123,6 +126,7 @@ class Worker:
         )
         self.training = TrainingWatch(engine, settings=settings, clock=clock, rules=rules)
         self._active = False
+        self._operates_at = 0.0
         self._failing: dict[str, str] = {}
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(THREADS)},
@@ -143,7 +147,7 @@ class Worker:
         for name, call, seconds in (
             ("lease", self._renew, RENEW_SECONDS),
             ("requests", self.desk.tick, REQUESTS_SECONDS),
-            ("operations", self.reconciler.tick, OPERATIONS_SECONDS),
+            ("operations", self._operate, OPERATIONS_SECONDS),
             ("sync", self._when_active(self.sync.tick), SYNC_SECONDS),
             ("kubernetes", self._when_active(self.kubernetes.tick), KUBERNETES_SECONDS),
             ("chores", self._when_active(self.chores.tick), CHORES_SECONDS),
@@ -179,6 +183,16 @@ class Worker:
             self.kubernetes.forget()
             self.dcgm.forget()
             self.training.forget()
+
+    def _operate(self) -> None:
+        begun = time.monotonic()
+        if begun < self._operates_at:
+            return
+        try:
+            self.reconciler.tick()
+        finally:
+            ended = time.monotonic()
+            self._operates_at = ended + min(ended - begun, LONGEST_PAUSE_SECONDS)
 
     def _when_active(self, call: Callable[[], object]) -> Callable[[], object]:
         return lambda: call() if self.lease.held() is not None else None

@@ -10,7 +10,6 @@ from typing import Literal
 from k8s.nodes import read_hold
 from k8s.objects import (
     Node,
-    Pod,
     controller_of,
     gpu_request,
     gpus_allocatable,
@@ -194,7 +193,7 @@ def pod_facts(view: ClusterView) -> list[PodFact]:
                 phase=pod.status.phase,
                 ready=is_pod_ready(pod),
                 gpus=gpus,
-                rank=rank_of(pod),
+                rank=rank_of(pod, view),
                 job_uid=owner.uid if owner else None,
                 owner=f"{controller.kind}/{controller.name}" if controller else "",
                 created_at=pod.metadata.creation_timestamp,
@@ -231,17 +230,12 @@ def job_facts(view: ClusterView, pods: Iterable[PodFact]) -> list[JobFact]:
 
 
 def _job_fact(workload: Workload, view: ClusterView, pods: list[PodFact]) -> JobFact:
-    job = view.jobs.get(workload.uid)
     live = [pod for pod in pods if pod.phase not in ("Succeeded", "Failed")]
     # Pods on their way out and their successors exist side by side: the template says what is wanted.
-    gpus = sum(pod.gpus for pod in live)
-    if job is not None:
-        each = gpus_of_template(view, workload.uid)
-        gpus = each * workload.wanted_pods if each else gpus
-        if not gpus:
-            gpus = each * (job.spec.parallelism or 1)
+    gpus = workload.gpus or sum(pod.gpus for pod in live)
     running = sum(1 for pod in live if pod.phase == "Running" and pod.deleted_at is None)
-    state, reason = _state(workload, running, view)
+    state, reason = _state(workload, running)
+    meta = view.metas.get(workload.uid)
     return JobFact(
         uid=workload.uid,
         namespace=workload.namespace,
@@ -256,35 +250,16 @@ def _job_fact(workload: Workload, view: ClusterView, pods: list[PodFact]) -> Job
         wanted_pods=workload.wanted_pods or (0 if workload.finished else len(live)),
         running_pods=running,
         gpus=gpus,
-        created_at=job.metadata.creation_timestamp if job else None,
-        started_at=job.status.start_time if job else None,
-        finished_at=_finished_at(view, workload.uid),
+        created_at=meta.creation_timestamp if meta else None,
+        started_at=workload.started_at,
+        finished_at=workload.finished_at,
         generation=workload.generation,
     )
 
 
-def gpus_of_template(view: ClusterView, uid: str) -> int:
-    """GPUs of one pod of a Job by its template; 0 for what is no Job."""
-    job = view.jobs.get(uid)
-    if job is None:
-        return 0
-    template = job.spec.template
-    return gpu_request(Pod(metadata=template.metadata, spec=template.spec))
-
-
-def _finished_at(view: ClusterView, uid: str) -> datetime | None:
-    job = view.jobs.get(uid)
-    if job is None:
-        return None
-    for entry in job.status.conditions:
-        if entry.type in ("Complete", "Failed") and entry.status == "True":
-            return job.status.completion_time or entry.last_transition_time
-    return None
-
-
-def _state(workload: Workload, running: int, view: ClusterView) -> tuple[JobState, str]:
+def _state(workload: Workload, running: int) -> tuple[JobState, str]:
     if workload.finished is not None:
-        return workload.finished, _end_reason(workload, view)
+        return workload.finished, workload.failure
     if workload.suspended:
         whose = f" by operation {workload.suspended_by}" if workload.suspended_by else ""
         return "Suspended", f"suspended{whose}"
@@ -294,17 +269,6 @@ def _state(workload: Workload, running: int, view: ClusterView) -> tuple[JobStat
     if workload.terminating:
         return "Pending", f"{workload.terminating} pods still end"
     return "Pending", f"{running} of {wanted} pods run"
-
-
-def _end_reason(workload: Workload, view: ClusterView) -> str:
-    """Why a Job failed, in its controller's words: reason and message of its condition."""
-    job = view.jobs.get(workload.uid)
-    if job is None or workload.finished != "Failed":
-        return ""
-    for entry in job.status.conditions:
-        if entry.type == "Failed" and entry.status == "True":
-            return ": ".join(part for part in (entry.reason, entry.message) if part)
-    return ""
 
 
 def placements(
@@ -320,7 +284,7 @@ def placements(
         if not pod.spec.node_name or is_terminal(pod) or not gpu_request(pod):
             continue
         owner = owner_of(pod, view)
-        holder = Holder(owner.uid if owner else None, rank_of(pod))
+        holder = Holder(owner.uid if owner else None, rank_of(pod, view))
         for gpu_uuid in tuple(gpus_of_pod.get(pod.metadata.uid, ())) or ("",):
             held[PlacementKey(pod.metadata.uid, pod.spec.node_name, gpu_uuid)] = holder
     return held

@@ -20,10 +20,16 @@ from k8s.nodes import CordonResult as CordonResult
 from k8s.nodes import annotate_node as annotate_node
 from k8s.nodes import cordon as cordon
 from k8s.nodes import uncordon as uncordon
-from k8s.objects import Pod, controller_of, is_mirror, is_terminal, is_terminating
-from k8s.resources import JOBS
+from k8s.objects import (
+    Pod,
+    controller_of,
+    is_mirror,
+    is_terminal,
+    is_terminating,
+)
 from k8s.selectors import tolerates_cordon
 from k8s.view import ClusterView
+from k8s.workloads.pod import has_vanished, left_alone
 
 Action = Literal["evict", "skip", "block", "gone"]
 
@@ -76,12 +82,18 @@ def _deleted(pod: Pod, _: ClusterView, __: DrainOptions, now: datetime) -> _Find
     return _Finding("gone", warning=f"is terminating already{late}")
 
 
-def _daemonset(pod: Pod, _: ClusterView, options: DrainOptions, __: datetime) -> _Finding | None:
+def _daemonset(pod: Pod, view: ClusterView, options: DrainOptions, __: datetime) -> _Finding | None:
     owner = controller_of(pod.metadata)
     if owner is None or owner.kind != "DaemonSet" or owner.group != "apps":
         return None
     if is_terminal(pod):
         return _Finding("evict")
+    if has_vanished(owner, view):
+        # Nothing would make it again, and nothing looks after it: kubectl takes it with --force.
+        why = f"is left over from DaemonSet {owner.name}, which exists no more"
+        if options.force:
+            return _Finding("evict", warning=why)
+        return _Finding("block", reason=f"{why}; take it with --force")
     if options.ignore_daemonsets:
         return _Finding("skip", warning=f"belongs to DaemonSet {owner.name} and stays")
     return _Finding(
@@ -115,12 +127,8 @@ def _empty_dir(pod: Pod, _: ClusterView, options: DrainOptions, __: datetime) ->
 
 
 def _unmanaged(pod: Pod, view: ClusterView, options: DrainOptions, _: datetime) -> _Finding | None:
-    owner = controller_of(pod.metadata)
-    if owner is None:
-        missing = "has no controller: nothing makes it again"
-    elif owner.kind == JOBS.kind and owner.group == JOBS.group and owner.uid not in view.workloads:
-        missing = f"is left over from Job {owner.name}, which exists no more"
-    else:
+    missing = left_alone(pod, view)
+    if missing is None:
         return None
     if is_terminal(pod) or options.force:
         return _Finding(warning=missing)

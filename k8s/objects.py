@@ -374,8 +374,7 @@ def gpus_in(amounts: Mapping[str, str | int]) -> int:
 
 def is_ready(node: Node) -> bool:
     """True when the Ready condition is "True"; Unknown (no heartbeat) and absent are not ready."""
-    ready = condition(node.status.conditions, "Ready")
-    return ready is not None and ready.status == "True"
+    return any(one.type == "Ready" and one.status == "True" for one in node.status.conditions)
 
 
 def is_pod_ready(pod: Pod) -> bool:

@@ -149,6 +149,10 @@ class Reflector:
                 self.failing_since = self.failing_since or datetime.now(UTC)
                 stop_event.wait(LONGEST_PAUSE_SECONDS)
 
+    def known_uids(self) -> tuple[str, ...]:
+        """UIDs of the objects that it has told of and that have not gone."""
+        return tuple(self._known)
+
     def interrupt(self) -> None:
         """Ends a watch that is blocked in a read, from another thread."""
         if (stream := self._stream) is not None:

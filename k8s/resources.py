@@ -59,5 +59,7 @@ JOBS = Resource("batch", "v1", "jobs", "Job", True, Job)
 BUDGETS = Resource(
     "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, PodDisruptionBudget
 )
+# Only to know whether a pod's DaemonSet is still there.
+DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet", True, Bare)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, Bare)
 EVENTS = Resource("", "v1", "events", "Event", True, Bare)

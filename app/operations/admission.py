@@ -173,12 +173,9 @@ def open_planned(
         plan=plan,
         deadline_at=deadline_at,
     )
-    for node, gpus in plan["reserve"].items():
-        connection.execute(
-            insert(_reservation).values(
-                cluster=cluster, operation_id=operation_id, node=node, gpus=gpus, created_at=now
-            )
-        )
+    held = {"cluster": cluster, "operation_id": operation_id, "created_at": now}
+    if reserve := [{**held, "node": node, "gpus": gpus} for node, gpus in plan["reserve"].items()]:
+        connection.execute(insert(_reservation), reserve)
     return operation_id
 
 

@@ -236,6 +236,8 @@ def _toggle(call: Call, *, resume: bool) -> Answer:
             return Answer("done", answer.message)
         case "already" | "gone" | "replaced" | "finished":
             return Answer("done", answer.message, outcome=None)
+        case "asked":  # written; its controller must be seen to act on it
+            return Answer("waiting", answer.message, retry_after_seconds=1.0)
         case "conflict":
             return Answer("waiting", answer.message, outcome="failed", retry_after_seconds=1.0)
         case "foreign" if not resume:

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, func, or_, select
 from app.limits import RATE_WINDOW_SECONDS, Limits, LimitSettings, is_gpu_node, judge_limits
 from app.operations.model import NodeFacts, Wish
 from app.operations.modes import COMPLETE
-from app.operations.survey import is_dead
 from app.operations.topology_aware import topology_lines
 from app.operations.trips import counted_from
 from app.settings import Settings
@@ -132,7 +131,6 @@ def read_limits(
             gpu_nodes,
             view=view,
             held=held,
-            out={name for name in view.nodes if is_dead(name, view)},
             restarts=wish.options.mode != COMPLETE,
         ),
     )

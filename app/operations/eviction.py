@@ -4,7 +4,16 @@ import msgspec
 
 from app.operations.draft import RELEASE_MARGIN_SECONDS, Draft
 from app.operations.gang import force_deletes, power_off_offer, wait_offer
-from app.operations.model import EVICT, FORCE_DELETE, MovedPod, Observed, Offer, Step, Unit
+from app.operations.model import (
+    EVICT,
+    FORCE_DELETE,
+    GIVE_BACK,
+    MovedPod,
+    Observed,
+    Offer,
+    Step,
+    Unit,
+)
 from app.operations.survey import Surveyed, is_dead, retried_at
 from k8s.objects import is_pod_ready, is_terminal
 from k8s.view import ClusterView
@@ -60,6 +69,11 @@ def block_pods(draft: Draft, pods: list[Surveyed]) -> None:
         draft.block(
             f"{found.name} on {found.node} is not moved: {why}.",
             Offer("retry", "Look again", "Nothing is changed."),
+            Offer(
+                GIVE_BACK,
+                "Stop here and uncordon",
+                "What has been moved stays moved; what was cordoned before stays cordoned.",
+            ),
         )
 
 

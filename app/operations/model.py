@@ -28,6 +28,7 @@ BREAK_GLASS = frozenset({FORCE_DELETE, OUT_OF_SERVICE, IN_SERVICE})
 # Names of choices that other modules read.
 POWER_OFF = "confirm_power_off"
 TAKE_OVER = "take_over"
+GIVE_BACK = "give_back"  # stop, and uncordon what was cordoned
 UNCORDON = "uncordon"
 AWAIT_STOPPED = "await_stopped"
 AWAIT_RETURNED = "await_returned"

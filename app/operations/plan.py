@@ -97,7 +97,7 @@ def wished_pods(wish: Wish, view: ClusterView) -> list[Pod]:
     if wish.workload.restart_path == "evict" and wish.nodes:
         # Independent pods: only those on the nodes that are left; the others run on.
         live = [pod for pod in live if pod.spec.node_name in wish.nodes]
-    return sorted(live, key=lambda pod: (rank_of(pod) or 0, pod.metadata.name))
+    return sorted(live, key=lambda pod: (rank_of(pod, view) or 0, pod.metadata.name))
 
 
 def _node(name: str, view: ClusterView, facts: NodeFacts) -> dict[str, Any]:
@@ -156,20 +156,25 @@ def _jobs(
         assert workload is not None
         gang = workload.restart_path == "suspend_resume"
         pods = live_pods(workload, view) if gang else [found.pod for found in members]
-        room, taken = _fit(
-            pods,
-            gang,
-            view=view,
-            excluded=set(wish.nodes),
-            spares=spares,
-            spent=spent,
-            released=released,
+        modes = {mode_of(found, wish.options) for found in members}
+        mode = modes.pop() if len(modes) == 1 else "mixed"
+        # What runs to its end needs no room, and holds none back from others.
+        room, taken = (
+            (Fit("fits", reason="it runs to its end where it is"), {})
+            if mode == COMPLETE
+            else _fit(
+                pods,
+                gang,
+                view=view,
+                excluded=set(wish.nodes),
+                spares=spares,
+                spent=spent,
+                released=released,
+            )
         )
         for node, gpus in taken.items():
             spent[node] = spent.get(node, 0) + gpus
         stake = stake_of(workload, pods, view=view, now=now)
-        modes = {mode_of(found, wish.options) for found in members}
-        mode = modes.pop() if len(modes) == 1 else "mixed"
         jobs.append((_job(workload, members, pods, room, stake, mode, view, now), taken))
     return jobs
 

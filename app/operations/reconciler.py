@@ -29,7 +29,7 @@ from app.operations.model import (
     Step,
     Wait,
 )
-from app.operations.pause import Pause, read_pause
+from app.operations.pause import read_pause
 from app.operations.reconciliation import next_step, takes_back
 from app.operations.survey import fresh
 from app.store.engine import read, write
@@ -122,12 +122,17 @@ class Reconciler:
                         restarting.update(pod.metadata.uid for pod in pods)
         health = self._read_health(nodes)
         activity = self._read_activity(restarting)
-        for operation in operations:
-            try:
-                self._advance(operation, health, activity, pause)
-            except LeaseLost as lost:
-                log.warning("operations pause", reason=str(lost))
-                break
+        said = pause.said if pause is not None else ""
+        acting: list[Operation] = list(operations)
+        try:
+            # Round by round: what is urgent in the last, a cordon, does not wait for all of the first.
+            for _ in range(ROUNDS_A_TICK):
+                again = [self._advance(each, health, activity, said) for each in acting]
+                acting = [operation for operation in again if operation is not None]
+                if not acting:
+                    break
+        except LeaseLost as lost:
+            log.warning("operations pause", reason=str(lost))
         self._looks = {
             operation.id: look
             for operation in operations
@@ -140,28 +145,23 @@ class Reconciler:
         operation: Operation,
         health: Mapping[str, tuple[str, str]],
         activity: Mapping[str, float | None],
-        pause: Pause | None,
-    ) -> None:
-        current: Operation | None = operation
-        said = pause.said if pause is not None else ""
-        for _ in range(ROUNDS_A_TICK):
-            assert current is not None
-            now = self._clock()
-            view = fresh(self._view(), now)
-            decision = next_step(current, Observed(view, health, activity, said), now)
-            people: People = {}
-            if isinstance(decision, Act) and self._authority is not None:
-                reviewed = self._authority.review(current, decision, view)
-                decision, people = reviewed.decision, reviewed.people
-            if not isinstance(decision, Act):
-                self._store_look(current, decision, now)
-                return
-            if not self._take(current, decision, view, people):
-                return
-            with read(self._engine) as connection:
-                current = ledger.read_operation(connection, self._cluster, operation.id)
-            if current is None:
-                return
+        paused: str,
+    ) -> Operation | None:
+        """One round of an operation; what it is now where it can go on at once, else None."""
+        now = self._clock()
+        view = fresh(self._view(), now)
+        decision = next_step(operation, Observed(view, health, activity, paused), now)
+        people: People = {}
+        if isinstance(decision, Act) and self._authority is not None:
+            reviewed = self._authority.review(operation, decision, view)
+            decision, people = reviewed.decision, reviewed.people
+        if not isinstance(decision, Act):
+            self._store_look(operation, decision, now)
+            return None
+        if not self._take(operation, decision, view, people):
+            return None
+        with read(self._engine) as connection:
+            return ledger.read_operation(connection, self._cluster, operation.id)
 
     def _take(self, operation: Operation, act: Act, view: ClusterView, people: People) -> bool:
         """Claims the steps, carries them out, stores each answer as it comes. False: look again later."""

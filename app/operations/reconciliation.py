@@ -12,6 +12,7 @@ from app.operations.model import (
     CONFIRM_EMPTY,
     CORDON,
     FAILED,
+    GIVE_BACK,
     RETURNED,
     SETTLED,
     SUSPEND,
@@ -39,8 +40,9 @@ from k8s.objects import is_terminal
 UNSEEN_SECONDS = 30.0
 """A cordon that the view does not show for so long was undone before it could be seen."""
 
-SETTLE_SECONDS = 1.0
-"""After a cordon, before a node can be called empty: a bind that was under way lands within it."""
+SETTLE_SECONDS = 0.5
+"""After a cordon, before a node can be called empty: a bind that was under way lands within it (a judgement: a
+scheduler's bind takes some ten milliseconds)."""
 
 
 def next_step(operation: Operation, observed: Observed, now: datetime) -> Decision:
@@ -138,6 +140,11 @@ def _look(
         by = next(choice.by for choice in memory.choices if choice.name == "leave")
         memory = msgspec.structs.replace(
             memory, stopped=f"{by} chose to stop here and leave the job as it is.", failed=True
+        )
+    back = next((choice for choice in memory.choices if choice.name == GIVE_BACK), None)
+    if back is not None and not memory.stopped:
+        memory = msgspec.structs.replace(
+            memory, stopped=f"{back.by} chose to stop here and to uncordon."
         )
     if seen != set(memory.cordon_seen):
         memory = msgspec.structs.replace(memory, cordon_seen=tuple(sorted(seen)))

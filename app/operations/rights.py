@@ -86,7 +86,7 @@ def needs_of(step: Step, view: ClusterView) -> tuple[Need, ...]:
         case _ if step.name == EVICT:
             return (Need("create", "", "pods/eviction", namespace=_namespace(step)),)
         case _ if step.name in (SUSPEND, RESUME):
-            return (_workload_need(step, view),)
+            return _workload_needs(step, view)
         case _ if step.name == FORCE_DELETE:
             return (Need("delete", "", "pods", namespace=_namespace(step)),)
         case _ if step.name == OUT_OF_SERVICE:
@@ -105,9 +105,12 @@ def _namespace(step: Step) -> str:
     return step.target.split("/", 2)[1]
 
 
-def _workload_need(step: Step, view: ClusterView) -> Need:
+def _workload_needs(step: Step, view: ClusterView) -> tuple[Need, ...]:
     workload = view.workloads.get(step.uid)
     kind = kind_of(workload) if workload is not None else None
     if kind is None:  # it has gone: the step finds that out, and writes nothing
-        return Need("patch", "batch", "jobs", namespace=_namespace(step))
-    return Need("patch", kind.resource.group, kind.resource.plural, namespace=_namespace(step))
+        return (Need("patch", "batch", "jobs", namespace=_namespace(step)),)
+    return tuple(
+        Need(write.verb, write.group, write.plural, namespace=_namespace(step))
+        for write in kind.writes
+    )

@@ -1,6 +1,6 @@
 """What is on the nodes now: each pod, what must happen to it, and whose it is. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -16,7 +16,7 @@ from app.operations.protection import (
 from k8s.drain import DrainOptions, judge_pods
 from k8s.objects import Pod, condition, gpu_request, is_ready, is_terminal
 from k8s.view import ClusterView
-from k8s.workloads import kind_of, owner_of, rank_of
+from k8s.workloads import for_pods, kind_of, owner_of, rank_of
 from k8s.workloads.kind import Workload
 
 DEFAULT_GRACE_SECONDS = 30
@@ -94,12 +94,19 @@ def survey(
         ),
         now=now,
     )
+    owners = {
+        verdict.pod.metadata.uid: owner
+        for verdict in judged
+        if verdict.action != "skip" and (owner := owner_of(verdict.pod, view)) is not None
+    }
+    moved = _as_moved(owners, {verdict.pod.metadata.uid: verdict.pod for verdict in judged})
     found = []
     gangs: dict[str, tuple[Guard, ...]] = {}
     for verdict in judged:
         pod, reasons = verdict.pod, tuple(verdict.reasons)
         way: str = verdict.action
-        workload = owner_of(pod, view) if way != "skip" else None
+        owner = owners.get(pod.metadata.uid)
+        workload = moved[owner.uid] if owner is not None else None
         if way == "gone":
             # Its deletion was accepted; until its containers have ended it keeps the node.
             way = "gone" if is_terminal(pod) else "evict"
@@ -112,9 +119,19 @@ def survey(
             if left := standing(guards, options.accept_protected):
                 way, reasons = "block", (*reasons, *(protected_reason(guard) for guard in left))
         found.append(
-            Surveyed(pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod), guards)
+            Surveyed(
+                pod, way, tuple(verdict.warnings), reasons, workload, rank_of(pod, view), guards
+            )
         )
     return found
+
+
+def _as_moved(owners: Mapping[str, Workload], pods: Mapping[str, Pod]) -> dict[str, Workload]:
+    """Each workload as it is moved when these pods of it go: whole, where one of them can't be lost alone."""
+    members: dict[str, list[Pod]] = {}
+    for uid, owner in owners.items():
+        members.setdefault(owner.uid, []).append(pods[uid])
+    return {owner.uid: for_pods(owner, members[owner.uid]) for owner in owners.values()}
 
 
 def _is_on_its_way(pod: Pod) -> bool:

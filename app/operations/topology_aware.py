@@ -8,7 +8,7 @@ them in one operation that restarts it as a whole.
 from collections.abc import Iterable, Mapping, Set
 
 from app.limits import LimitLine
-from k8s.objects import Pod, is_terminal
+from k8s.objects import Pod, is_ready, is_terminal
 from k8s.view import ClusterView
 from k8s.workloads import owner_of
 
@@ -34,11 +34,16 @@ def topology_workload(pod: Pod) -> Key | None:
 
 
 def topology_lines(
-    nodes: Set[str], *, view: ClusterView, held: Set[str], out: Set[str], restarts: bool = True
+    nodes: Set[str],
+    *,
+    view: ClusterView,
+    held: Set[str],
+    out: Set[str] | None = None,
+    restarts: bool = True,
 ) -> list[LimitLine]:
     """A line a topology-aware Workload with pods on the nodes.
 
-    held: nodes of other open operations; out: nodes that are NotReady. restarts: False when pods leave
+    held: nodes of other open operations; out: nodes that are NotReady, where it is known. restarts: False when pods leave
     alone, as at their end. Where the operation restarts the Workload whole, all of its nodes count as one.
     """
     found: dict[Key, set[str]] = {}
@@ -53,6 +58,8 @@ def topology_lines(
             whole[key] = restarts and owner is not None and owner.restart_path == "suspend_resume"
     if not found:
         return []
+    if out is None:
+        out = {name for name, node in view.nodes.items() if not is_ready(node)}
     elsewhere = _nodes_of(found, (held | out) - nodes, view)
     lines = []
     for key, mine in sorted(found.items()):

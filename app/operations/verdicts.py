@@ -93,7 +93,7 @@ def _returned(
         ranks = ranks | set(range(workload.wanted_pods))
     by_rank: dict[int | None, list[Pod]] = {}
     for pod in pods:
-        by_rank.setdefault(rank_of(pod), []).append(pod)
+        by_rank.setdefault(rank_of(pod, view), []).append(pod)
     missing = [rank for rank in sorted(ranks) if not _rank_is_back(by_rank.get(rank, []), excluded)]
     if not missing:
         return RETURNED, f"All {len(ranks)} ranks are Running and Ready elsewhere."

@@ -232,8 +232,16 @@ def _matching(text: str, view: ClusterView) -> list[Workload]:
     return [
         workload
         for workload in view.workloads.values()
-        if workload.name == name and namespace in ("", workload.namespace)
+        if workload.name == name
+        and namespace in ("", workload.namespace)
+        and not _is_part(workload, view)
     ]
+
+
+def _is_part(workload: Workload, view: ClusterView) -> bool:
+    """True for what another known workload is made of: a TrainJob's JobSet has its very name."""
+    owner = view.controllers.get(workload.uid)
+    return owner is not None and owner.uid in view.workloads
 
 
 def _owner_only_named(text: str, view: ClusterView) -> Workload | None:

@@ -33,7 +33,8 @@ class Cluster:
     """One of the two kinds of cluster.
 
     forget_history: drop all old versions. holding_controllers: while it lasts, no controller acts on
-    budgets. stop_api_server, start_api_server: None where that can not be done.
+    budgets. holding_store: while it lasts, evictions are answered 504. disturb: the simulator's switches,
+    None on a real one. stop_api_server, start_api_server: None where that can not be done.
     """
 
     kind: Literal["simulator", "real"]
@@ -41,6 +42,8 @@ class Cluster:
     connection: Connection
     forget_history: Callable[[], None]
     holding_controllers: Callable[[], AbstractContextManager[None]]
+    holding_store: Callable[[], AbstractContextManager[None]]
+    disturb: Callable[..., None] | None = None
     stop_api_server: Callable[[], None] | None = None
     start_api_server: Callable[[], None] | None = None
     has_controllers: bool = True

@@ -14,9 +14,11 @@ from cluster import Cluster
 from control_plane import ControlPlane
 from kubelet import Grounds
 
+from app.simulator.api.interference import Switchboard
 from app.simulator.registry import Registry
 from app.simulator.server import serve_in_thread
 from k8s.client import connect
+from tests.integration.operations.operation_world import World
 
 _numbers = itertools.count(1)
 
@@ -33,6 +35,17 @@ def _unplugged(registry: Registry) -> Iterator[None]:
         listeners.extend(held)
 
 
+@contextmanager
+def _losing_evictions(board: Switchboard) -> Iterator[None]:
+    """Evictions time out while this lasts."""
+    held = {"method": "POST", "path_prefix": "/api/v1/namespaces/", "status": 504, "retry_after": 1}
+    one = board.add({**held, "count": 1000})
+    try:
+        yield
+    finally:
+        board.active.remove(one)
+
+
 @pytest.fixture(scope="session", params=["simulator", "real"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -45,6 +58,8 @@ def cluster(
                 connect(served.kubeconfig),
                 forget_history=lambda: served.simulation.store.compact() and None,
                 holding_controllers=lambda: _unplugged(served.simulation.registry),
+                holding_store=lambda: _losing_evictions(served.simulation.api.switchboard),
+                disturb=lambda **fault: served.simulation.api.switchboard.add(fault) and None,
             )
         return
     named = os.environ.get("KUBEBUILDER_ASSETS")
@@ -62,6 +77,7 @@ def cluster(
             plane.connection(),
             forget_history=plane.compact,
             holding_controllers=plane.holding_controllers,
+            holding_store=plane.holding_store,
             stop_api_server=plane.stop_api_server,
             start_api_server=plane.start_api_server,
             has_controllers=plane.has_controllers,
@@ -88,3 +104,12 @@ def scheduled(cluster: Cluster, grounds: Grounds) -> Grounds:
     if not cluster.has_scheduler:
         pytest.skip("KUBEBUILDER_ASSETS holds no kube-scheduler")
     return grounds
+
+
+@pytest.fixture
+def world(cluster: Cluster, tmp_path: Path) -> Iterator[World]:
+    """A store, and a worker's eyes and hands on the cluster."""
+    # Other tests' nodes come and go; limits have tests of their own.
+    made = World(cluster, tmp_path, max_unavailable_nodes_ratio=1.0)
+    yield made
+    made.close()

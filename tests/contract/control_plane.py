@@ -116,7 +116,18 @@ class ControlPlane:
     @contextmanager
     def holding_controllers(self) -> Iterator[None]:
         """The controller manager stands still while this lasts."""
-        process = self._processes["kube-controller-manager"]
+        with self._holding("kube-controller-manager"):
+            yield
+
+    @contextmanager
+    def holding_store(self) -> Iterator[None]:
+        """etcd stands still while this lasts, so that writes time out."""
+        with self._holding("etcd"):
+            yield
+
+    @contextmanager
+    def _holding(self, name: str) -> Iterator[None]:
+        process = self._processes[name]
         process.send_signal(signal.SIGSTOP)
         try:
             yield

@@ -316,34 +316,6 @@ def test_a_gang_with_a_rank_on_a_dead_node_never_stops_when_suspended(field):
     await_stopped(field)
 
 
-def test_drain_row_28_a_budget_with_max_unavailable_over_a_job_refuses_for_ever(field):
-    first, _ = field.job()
-    field.cluster.create_budget(
-        field.namespace, "one-at-a-time", match={"app": "train"}, maxUnavailable=1
-    )
-
-    def failed() -> str | None:
-        budget = field.cluster.budget(field.namespace, "one-at-a-time")
-        said = condition(budget.status.conditions, "DisruptionAllowed")
-        return said.message if said and said.reason == "SyncFailed" else None
-
-    assert field.cluster.until(failed, "the budget says it can not be computed")
-    # The API server says "still being processed", however often it is asked.
-    answer = evict(field.cluster.connection, first)
-    assert (answer.kind, answer.budget) == ("budget", "one-at-a-time")
-    assert "refuses for ever" in answer.message
-    path = PODS.path(first.metadata.name, namespace=field.namespace)
-    assert "deletionTimestamp" not in field.cluster.get(path)["metadata"]
-
-
-def test_an_integer_minimum_over_a_job_lets_pods_go(field):
-    first, _ = field.job()
-    field.cluster.settled_budget(
-        field.namespace, "keep-one", match={"app": "train"}, healthy=2, minAvailable=1
-    )
-    assert evict(field.cluster.connection, first).kind == "evicted"
-
-
 def test_a_resumed_gang_lands_off_cordoned_nodes(field):
     before = field.job()
     connection, workload = field.cluster.connection, workload_of(field)

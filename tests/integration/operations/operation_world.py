@@ -33,6 +33,17 @@ PATIENCE_SECONDS = 30.0
 # Alembic keeps its context in globals: one migration at a time in a process.
 _MIGRATING = threading.Lock()
 ENDED = ("Succeeded", "Failed", "Cancelled")
+# Limits as they are shipped; a world has wide ones unless it is given these.
+SHIPPED_LIMITS = {
+    name: Settings.model_fields[name].default
+    for name in (
+        "max_unavailable_nodes_ratio",
+        "max_drains_per_hour",
+        "max_drains_per_hour_ratio",
+        "min_usable_nodes_ratio",
+        "max_unavailable_block_nodes_ratio",
+    )
+}
 
 
 class Killed(BaseException):
@@ -78,7 +89,9 @@ class RecordingConnection(Connection):
 class Driver:
     """One worker, its turns taken by the test."""
 
-    def __init__(self, world: "World", at_boundary: Boundary | None = None) -> None:
+    def __init__(
+        self, world: "World", at_boundary: Boundary | None = None, *, calls_at_once: int = 1
+    ) -> None:
         self.world = world
         self.lease = LeaseKeeper(world.engine, CLUSTER, holder=holder_name(), clock=world.clock)
         self.desk = RequestDesk(
@@ -95,7 +108,7 @@ class Driver:
             view=world.seen,
             lease=self.lease,
             clock=world.clock,
-            calls_at_once=1,
+            calls_at_once=calls_at_once,
             at_boundary=at_boundary,
         )
 
@@ -196,7 +209,15 @@ class World:
                 )
             )
 
-    def ask(self, kind: str, *, author: str = "ada", key: str = "", **parameters: Any) -> str:
+    def ask(
+        self,
+        kind: str,
+        *,
+        author: str = "ada",
+        key: str = "",
+        reason: str = "a test",
+        **parameters: Any,
+    ) -> str:
         """Writes a request as the page does; gives its id."""
         made = submit(
             self.engine,
@@ -204,7 +225,7 @@ class World:
             kind=kind,
             parameters=parameters,
             author=author,
-            reason="a test",
+            reason=reason,
             idempotency_key=key,
             now=self.clock(),
         )
@@ -231,6 +252,9 @@ class World:
         found = operation(self.engine, CLUSTER, operation_id)
         assert found is not None
         return found
+
+    def operations(self) -> list[OperationRecord]:
+        return operations(self.engine, CLUSTER)
 
     def state(self, operation_id: str) -> str:
         return self.operation(operation_id).state

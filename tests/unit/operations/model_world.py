@@ -1,8 +1,10 @@
 """A tiny cluster in memory for the reconciler's state machine: just enough of Kubernetes, and its faults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
+from types import MappingProxyType
 
 import msgspec
 from cluster_builders import NOW, job, node, pod, view
@@ -24,13 +26,26 @@ from k8s.view import ClusterView
 
 GRACE_SECONDS = 30
 OPERATION = "op1"
+OTHER = "op2"  # a second operator's
+# Answers that come instead of the real one, and whether the call had its effect all the same.
+FAULTS = {
+    "time-out before the effect": ("waiting", False),
+    "time-out after the effect": ("waiting", True),
+    "409": ("waiting", False),
+    "429": ("waiting", False),
+    "500": ("waiting", False),
+    "504": ("waiting", False),
+    "504 after the effect": ("waiting", True),
+    "403": ("failed", False),
+}
 
 
 @dataclass
 class ModelNode:
     ready: bool = True
     cordoned: bool = False
-    hold: bool | None = None  # our annotation: was it cordoned before
+    hold: bool | None = None  # the annotation: was it cordoned before
+    holder: str = OPERATION  # the operation that the annotation names
     given_up: bool = False  # our out-of-service taint
     boots: int = 1
 
@@ -43,7 +58,13 @@ class ModelPod:
     rank: int | None = None
     ready: bool = True
     daemonset: bool = False
+    mirror: bool = False
     deleted_at: datetime | None = None
+
+    @property
+    def stays(self) -> bool:
+        """True for what no drain takes."""
+        return self.daemonset or self.mirror
 
 
 @dataclass
@@ -94,7 +115,7 @@ class ModelWorld:
         return [rank for rank in range(work.ranks) if rank not in {each.rank for each in live}]
 
     def _free_node(self) -> str | None:
-        used = {each.node for each in self.pods.values() if not each.daemonset}
+        used = {each.node for each in self.pods.values() if not each.stays}
         free = [
             name
             for name, each in self.nodes.items()
@@ -106,7 +127,7 @@ class ModelWorld:
         """The kubelets that answer: pods told to go are gone."""
         for uid, each in list(self.pods.items()):
             host = self.nodes[each.node]
-            if (host.given_up and not each.daemonset) or (
+            if (host.given_up and not each.stays) or (
                 each.deleted_at is not None and host.ready
             ):  # the taint: by its kubelet, else by the collector
                 del self.pods[uid]
@@ -123,9 +144,7 @@ class ModelWorld:
         for name, each in self.nodes.items():
             text = ""
             if each.hold is not None:
-                text = (
-                    f'{{"operation": "{OPERATION}", "was_unschedulable": {str(each.hold).lower()}}}'
-                )
+                text = f'{{"operation": "{each.holder}", "was_unschedulable": {str(each.hold).lower()}}}'
             objects.append(
                 node(
                     name,
@@ -161,6 +180,7 @@ class ModelWorld:
                     uid=uid,
                     deleted_at=each.deleted_at,
                     daemonset=each.daemonset,
+                    annotations={"kubernetes.io/config.mirror": "x"} if each.mirror else None,
                 )
             )
         return replace(view(*objects), observed_at=self.now)
@@ -173,15 +193,17 @@ class ModelWorld:
 
     def _cordon(self, step: Step) -> tuple[str, str]:
         found = self.nodes[step.node]
+        if found.hold is not None and found.holder != OPERATION:
+            return "failed", f"held by {found.holder}"
         if found.hold is None:
-            found.hold = found.cordoned
+            found.hold, found.holder = found.cordoned, OPERATION
         found.cordoned = True
         return "done", ""
 
     def _uncordon(self, step: Step) -> tuple[str, str]:
         found = self.nodes[step.node]
-        if found.hold is None:
-            return "done", "held by no operation"
+        if found.hold is None or found.holder != OPERATION:
+            return "done", "held by no operation, or another"
         if found.cordoned and not found.hold:
             found.cordoned = False
             self.uncordoned.append(step.node)
@@ -247,7 +269,7 @@ class ModelWorld:
         return "done", ""
 
     def _confirm_empty(self, step: Step) -> tuple[str, str]:
-        there = [p for p in self.pods.values() if p.node == step.node and not p.daemonset]
+        there = [p for p in self.pods.values() if p.node == step.node and not p.stays]
         return ("waiting", "not empty") if there else ("done", "")
 
 
@@ -265,9 +287,19 @@ class ModelOperation:
     def ended(self) -> bool:
         return isinstance(self.last, Ended)
 
-    def turn(self, *, die_at: int | None = None) -> None:
-        """One look with the view as last seen. die_at: even, before the n/2-th call; odd, right after it."""
-        if self.ended:
+    def turn(
+        self,
+        *,
+        die_at: int | None = None,
+        faults: Mapping[int, str] = MappingProxyType({}),
+        leased_calls: int | None = None,
+    ) -> None:
+        """One look with the view as last seen.
+
+        die_at: even, before the n/2-th call; odd, right after it. faults: by number of the call, what is
+        answered instead. leased_calls: after so many the lease is lost, so that none follows.
+        """
+        if self.ended or leased_calls == 0:
             return
         decision = next_step(
             self.operation,
@@ -281,9 +313,9 @@ class ModelOperation:
         for step in decision.steps:
             self._row(step, "claimed", "")
         for number, step in enumerate(decision.steps):
-            if die_at == 2 * number:
+            if die_at == 2 * number or leased_calls == number:
                 return
-            state, message = self.world.call(step)
+            state, message = self._call(step, faults.get(number))
             if die_at == 2 * number + 1:
                 return
             self._row(step, state, message)
@@ -295,6 +327,14 @@ class ModelOperation:
             if state == "waiting":
                 retry[f"{step.name}:{step.uid}"] = self.world.now + timedelta(seconds=5)
             self._remember(retry_at=retry)
+
+    def _call(self, step: Step, fault: str | None) -> tuple[str, str]:
+        if fault is None:
+            return self.world.call(step)
+        state, has_effect = FAULTS[fault]
+        if has_effect:
+            self.world.call(step)
+        return state, fault
 
     def choose(self, number: int) -> None:
         """A person takes one of what is offered."""

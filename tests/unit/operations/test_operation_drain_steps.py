@@ -352,7 +352,7 @@ def test_a_node_is_drained_only_after_the_api_server_was_asked_once_more():
         operation("a", done=CORDONED), view(a(), pod("exporter", "a", daemonset=True))
     )
     assert taken(decision) == [("confirm_empty", "node-a")]
-    just_now = StepRow("cordon", "Node/a", "node-a", "done", started_at=at(-0.5))
+    just_now = StepRow("cordon", "Node/a", "node-a", "done", started_at=at(-0.3))
     assert isinstance(decide(operation("a", rows=(just_now,)), view(a())), Wait)
 
 

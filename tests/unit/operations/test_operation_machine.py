@@ -1,12 +1,21 @@
 """Whatever happens in whatever order, the reconciler keeps its promises, and ends once faults stop."""
 
+import os
+import time
 from collections import Counter
 from datetime import timedelta
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from model_world import OPERATION, ModelJob, ModelNode, ModelPod, ModelWorld, begin
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from model_world import FAULTS, OPERATION, OTHER, ModelJob, ModelNode, ModelPod, ModelWorld, begin
 
 from app.operations.model import Ended, Options
 
@@ -35,11 +44,13 @@ class DrainMachine(RuleBasedStateMachine):
             "pod-llm-c": ModelPod("llm-c", "llm", "n2", 2),
             "pod-solo": ModelPod("solo", "solo", "n0"),
             "exporter": ModelPod("exporter", None, "n0", daemonset=True),
+            "static": ModelPod("static", None, "n1", mirror=True),
         }
         if foreign:
             world.nodes["n1"].cordoned = True
             world.foreign_cordons.add("n1")
         self.foreign_suspend = False
+        self.others_nodes: dict[str, int] = {}  # and how often we had uncordoned each before
         self.mode, self.lone = mode, lone
         options = Options(
             mode=mode,
@@ -50,9 +61,14 @@ class DrainMachine(RuleBasedStateMachine):
         self.work = begin(world, *DRAINED, options=options)
         self.taken_when_paused: tuple[int, int] | None = None
 
-    @rule(die_at=st.none() | st.integers(0, 5))
-    def turn(self, die_at: int | None) -> None:
-        self.work.turn(die_at=die_at)
+    @rule(
+        die_at=st.none() | st.none() | st.integers(0, 5),
+        faults=st.just({})
+        | st.dictionaries(st.integers(0, 3), st.sampled_from(sorted(FAULTS)), max_size=2),
+        leased_calls=st.none() | st.none() | st.integers(0, 3),
+    )
+    def turn(self, die_at: int | None, faults: dict[int, str], leased_calls: int | None) -> None:
+        self.work.turn(die_at=die_at, faults=faults, leased_calls=leased_calls)
 
     @rule()
     def look(self) -> None:
@@ -127,6 +143,39 @@ class DrainMachine(RuleBasedStateMachine):
         if "solo" in self.world.jobs and not self.world.nodes["n1"].cordoned:
             self.world.pods["pod-late"] = ModelPod("late", "solo", "n1")
 
+    @rule(where=st.sampled_from(["n0", "n1", "n3"]))
+    def a_pod_is_replaced_by_one_of_its_name(self, where: str) -> None:
+        """As a StatefulSet does, or somebody who deletes and creates: the name stays, the UID does not."""
+        world = self.world
+        lone = [uid for uid, each in world.pods.items() if each.owner == "solo"]
+        if lone and "solo" in world.jobs:
+            name = world.pods.pop(lone[0]).name
+            world.pods[f"pod-{name}-again-{next(world.names)}"] = ModelPod(name, "solo", where)
+
+    @rule(name=st.sampled_from(DRAINED))
+    def a_second_operator_takes_a_node(self, name: str) -> None:
+        found = self.world.nodes[name]
+        if found.hold is None:
+            found.hold, found.holder = found.cordoned, OTHER
+            found.cordoned = True
+            self.others_nodes[name] = self.world.uncordoned.count(name)
+
+    @rule()
+    def a_second_operator_suspends_the_gang(self) -> None:
+        work = self.world.jobs.get("llm")
+        if work is not None and not work.suspended and work.holder is None:
+            work.suspended, work.holder = True, OTHER
+            work.generation += 1
+            self.foreign_suspend = True
+            self.world.stop_pods("llm")
+
+    @rule()
+    def a_second_operator_resumes_what_it_suspended(self) -> None:
+        work = self.world.jobs.get("llm")
+        if work is not None and work.suspended and work.holder == OTHER:
+            work.suspended, work.holder = False, None
+            work.generation += 1
+
     @rule()
     def cancel(self) -> None:
         self.work.cancel()
@@ -167,6 +216,20 @@ class DrainMachine(RuleBasedStateMachine):
             assert "exporter" in self.world.pods
 
     @invariant()
+    def a_mirror_pod_is_never_touched(self) -> None:
+        if hasattr(self, "world"):
+            assert "static" not in self.world.evicted
+            assert "static" in self.world.pods
+
+    @invariant()
+    def what_a_second_operator_holds_stays_so(self) -> None:
+        if hasattr(self, "world"):
+            for name, before in self.others_nodes.items():
+                assert self.world.nodes[name].holder == OTHER
+                assert self.world.nodes[name].hold is not None
+                assert self.world.uncordoned.count(name) == before
+
+    @invariant()
     def nothing_is_taken_while_pods_may_complete(self) -> None:
         if hasattr(self, "world"):
             if self.lone == "complete":
@@ -186,6 +249,7 @@ class DrainMachine(RuleBasedStateMachine):
         world = self.world
         world.budget_closed = False
         self.work.pause, self.taken_when_paused = "", None
+        self.a_second_operator_resumes_what_it_suspended()  # every operation ends, theirs too
         for found in world.nodes.values():
             found.ready = True
         for name in world.foreign_cordons - set(DRAINED):
@@ -222,3 +286,35 @@ TestDrainMachine.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+HISTORIES = 10_000
+SEED = 20261125
+"""Of the run that is on record; PITWALL_MACHINE_SEED gives another."""
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(7200)
+def test_ten_thousand_histories_keep_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    number = int(os.environ.get("PITWALL_MACHINE_SEED", SEED))
+
+    @seed(number)
+    class Seeded(DrainMachine):
+        pass
+
+    begun = time.monotonic()
+    with capsys.disabled():
+        print(f"\n{HISTORIES} histories of a drain, seed {number}", flush=True)
+    run_state_machine_as_test(
+        Seeded,
+        settings=settings(
+            max_examples=HISTORIES,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    with capsys.disabled():
+        print(f"all kept, in {time.monotonic() - begun:.0f} s")

@@ -53,7 +53,9 @@ def _drain(folder: Path, kill_at: int | None) -> list[str]:
         return crossings.names
 
 
-def test_a_worker_killed_at_any_step_evicts_and_restarts_nothing_twice(tmp_path: Path) -> None:
+def test_acceptance_06_a_worker_killed_at_any_step_evicts_and_restarts_nothing_twice(
+    tmp_path: Path,
+) -> None:
     whole = _drain(tmp_path / "whole", None)
     assert {name.split()[1] for name in whole} == {
         "cordon",

@@ -1,22 +1,22 @@
-"""Every answer of the eviction API that can be provoked, by facts/drain-and-reschedule.md's rows."""
+"""Rows 11 to 22: evictions, what is sent, and every answer that can be provoked (facts/drain-and-reschedule.md)."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-from kubelet import UNREADY_LABEL, Grounds
+from draining import Diverted, bare, finish, not_exempt, seen, shedding, straight
+from evicting import APP, current, gone, obstacles, post_eviction
+from kubelet import Grounds
 
-from k8s.budgets import budget_obstacles
 from k8s.client import Impersonation
 from k8s.errors import ApiError
 from k8s.eviction import classify, evict
-from k8s.objects import Pod, condition
-from k8s.resources import BUDGETS, PODS
-from k8s.view import view_of
+from k8s.objects import condition
+from k8s.resources import PODS
+from tests.integration.operations.operation_world import Driver
 
 pytestmark = pytest.mark.contract
-APP = {"app": "a"}
 
 
 @pytest.fixture
@@ -24,24 +24,6 @@ def field(grounds: Grounds) -> Grounds:
     """Grounds with one node."""
     grounds.add_nodes(1)
     return grounds
-
-
-def current(field: Grounds, pod: Pod) -> Pod:
-    return field.cluster.pod(field.namespace, pod.metadata.name)
-
-
-def gone(field: Grounds, pod: Pod) -> bool:
-    found = field.cluster.find(PODS.path(pod.metadata.name, namespace=field.namespace))
-    return found is None or found["metadata"]["uid"] != pod.metadata.uid
-
-
-def obstacles(field: Grounds, *pods: Pod):
-    """What the pre-flight arithmetic says of the same world."""
-    budgets = field.cluster._items(
-        field.cluster.connection.get(BUDGETS.path(namespace=field.namespace)), BUDGETS.struct
-    )
-    fresh = [current(field, pod) for pod in pods]
-    return [found.kind for found in budget_obstacles(fresh, view_of(pods=fresh, budgets=budgets))]
 
 
 def test_drain_row_13_an_eviction_is_accepted_and_the_pod_ends_in_its_grace(field):
@@ -59,7 +41,7 @@ def test_drain_row_13_an_eviction_is_accepted_and_the_pod_ends_in_its_grace(fiel
     field.cluster.until(lambda: gone(field, pod), "the pod is gone")
 
 
-def test_a_grace_of_ones_own_can_be_given(field):
+def test_drain_row_12_a_grace_of_ones_own_can_be_given(field):
     pod = field.running("a")
     field.kubelets.reluctant = True
     assert evict(field.cluster.connection, pod, grace_seconds=2).kind == "evicted"
@@ -75,19 +57,6 @@ def test_drain_row_14_a_pod_that_is_gone_is_done(field):
     with pytest.raises(ApiError) as raised:
         post_eviction(field, pod)
     assert classify(raised.value).kind == "gone"
-
-
-def post_eviction(field: Grounds, pod: Pod, *, uid: str | None = None) -> None:
-    name = pod.metadata.name
-    field.cluster.post(
-        PODS.path(name, namespace=field.namespace, subresource="eviction"),
-        {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": name, "namespace": field.namespace},
-            "deleteOptions": {"preconditions": {"uid": uid or pod.metadata.uid}},
-        },
-    )
 
 
 def test_drain_row_22_a_replacement_of_the_same_name_is_never_touched(field):
@@ -133,66 +102,7 @@ def test_drain_row_20_a_conflict_with_a_replacement_is_found_out(field):
     assert current(field, pod).metadata.deletion_timestamp is None
 
 
-def test_drain_row_15_an_exhausted_budget_is_named(field):
-    pods = [field.running(f"p{i}", labels=APP) for i in range(2)]
-    field.cluster.settled_budget(field.namespace, "keep-two", match=APP, healthy=2, minAvailable=2)
-    answer = evict(field.cluster.connection, pods[0])
-    assert (answer.kind, answer.budget, answer.is_done) == ("budget", "keep-two", False)
-    assert answer.retry_after_seconds == 5
-    assert current(field, pods[0]).metadata.deletion_timestamp is None
-    assert obstacles(field, *pods) == ["exhausted"]
-
-
-def test_a_budget_with_room_for_one_lets_one_go(field):
-    pods = [field.running(f"p{i}", labels=APP) for i in range(2)]
-    field.cluster.settled_budget(field.namespace, "keep-one", match=APP, healthy=2, minAvailable=1)
-    assert obstacles(field, pods[0]) == []
-    assert obstacles(field, *pods) == ["exhausted"]
-    field.kubelets.reluctant = True
-    answers = [evict(field.cluster.connection, pod).kind for pod in pods]
-    assert answers[0] == "evicted"
-    assert answers[1] in ("budget", "budget_unobserved")
-
-
-def test_drain_row_27_a_dry_run_changes_nothing_and_counts_nothing(field):
-    pods = [field.running(f"p{i}", labels=APP) for i in range(2)]
-    field.cluster.settled_budget(field.namespace, "keep-one", match=APP, healthy=2, minAvailable=1)
-    answers = [evict(field.cluster.connection, pod, dry_run=True).kind for pod in pods]
-    assert answers == ["evicted", "evicted"]
-    for pod in pods:
-        assert current(field, pod).metadata.deletion_timestamp is None
-    budget = field.cluster.budget(field.namespace, "keep-one")
-    assert budget.status.disruptions_allowed == 1
-    assert not budget.status.disrupted_pods
-
-
-def test_a_dry_run_is_refused_by_a_budget_as_well(field):
-    pod = field.running("p", labels=APP)
-    field.cluster.settled_budget(field.namespace, "keep", match=APP, healthy=1, minAvailable=1)
-    assert evict(field.cluster.connection, pod, dry_run=True).kind == "budget"
-
-
-def test_drain_row_16_a_budget_whose_status_lags_asks_for_time(field):
-    pod = field.running("a", labels=APP)
-    with field.cluster.holding_controllers():
-        field.cluster.create_budget(field.namespace, "new", match=APP, minAvailable=0)
-        answer = evict(field.cluster.connection, pod)
-    assert (answer.kind, answer.budget) == ("budget_unobserved", "new")
-    assert answer.retry_after_seconds == 10
-    assert current(field, pod).metadata.deletion_timestamp is None
-
-
-def test_drain_row_18_several_budgets_over_a_pod_never_let_it_go(field):
-    pod = field.running("a", labels=APP)
-    for name in ("b1", "b2"):
-        field.cluster.settled_budget(field.namespace, name, match=APP, healthy=1, minAvailable=0)
-    answer = evict(field.cluster.connection, pod)
-    assert (answer.kind, answer.retry_after_seconds) == ("multiple_budgets", None)
-    assert current(field, pod).metadata.deletion_timestamp is None
-    assert obstacles(field, pod) == ["multiple"]
-
-
-def test_a_pod_that_is_terminating_already_is_not_evicted_again(field):
+def test_drain_row_06_a_pod_that_is_terminating_already_is_not_evicted_again(field):
     pod = field.running("a", grace_seconds=60)
     field.kubelets.reluctant = True
     evict(field.cluster.connection, pod)
@@ -213,35 +123,6 @@ def test_drain_row_13_pods_that_have_ended_pass_budgets_by(field):
 def test_drain_row_13_pending_pods_pass_budgets_by(field):
     pod = field.cluster.create_pod(field.namespace, "a", labels=APP, schedulerName="nobody")
     field.cluster.settled_budget(field.namespace, "keep", match=APP, healthy=0, minAvailable=1)
-    assert obstacles(field, pod) == []
-    assert evict(field.cluster.connection, pod).kind == "evicted"
-
-
-def test_drain_row_23_an_unready_pod_counts_while_its_budget_is_not_met(field):
-    pod = field.running("a", labels={**APP, UNREADY_LABEL: "yes"})
-    field.cluster.settled_budget(field.namespace, "keep", match=APP, healthy=0, minAvailable=1)
-    assert obstacles(field, pod) == ["exhausted"]
-    assert evict(field.cluster.connection, pod).kind == "budget"
-
-
-def test_drain_row_23_an_unready_pod_goes_where_its_budget_is_met_without_it(field):
-    field.running("healthy", labels=APP)
-    pod = field.running("a", labels={**APP, UNREADY_LABEL: "yes"})
-    field.cluster.settled_budget(field.namespace, "keep", match=APP, healthy=1, minAvailable=1)
-    assert obstacles(field, pod) == []
-    assert evict(field.cluster.connection, pod).kind == "evicted"
-
-
-def test_drain_row_23_an_unready_pod_goes_where_the_budget_always_allows(field):
-    pod = field.running("a", labels={**APP, UNREADY_LABEL: "yes"})
-    field.cluster.settled_budget(
-        field.namespace,
-        "keep",
-        match=APP,
-        healthy=0,
-        minAvailable=1,
-        unhealthyPodEvictionPolicy="AlwaysAllow",
-    )
     assert obstacles(field, pod) == []
     assert evict(field.cluster.connection, pod).kind == "evicted"
 
@@ -274,9 +155,71 @@ def test_drain_row_19_who_may_not_evict_is_told_so(field):
     assert current(field, pod).metadata.deletion_timestamp is None
 
 
-def test_a_pod_of_a_dead_node_stays_terminating(field):
+def test_drain_row_24_a_pod_of_a_dead_node_stays_terminating(field):
     pod = field.running("a", grace_seconds=1)
     field.kubelets.dead.add(field.nodes[0])
     assert evict(field.cluster.connection, pod).kind == "evicted"
     time.sleep(2.5)  # past its grace: only its kubelet can end it
     assert current(field, pod).metadata.deletion_timestamp is not None
+
+
+def test_drain_row_11_without_an_eviction_api_nothing_is_deleted_instead(field):
+    pod = field.running("a")
+
+    def way(send, method, path, options):
+        # What this server says of a subresource that it does not have.
+        return send(method, path.replace("/eviction", "/no-such-thing"), **options)
+
+    connection = Diverted(field.cluster.connection, way)
+    answer = evict(connection, pod)
+    assert (answer.kind, answer.is_done, answer.retry_after_seconds) == ("unsupported", False, None)
+    assert {method for method, _ in connection.tried} == {"POST"}
+    assert current(field, pod).metadata.deletion_timestamp is None
+
+
+def test_drain_row_12_every_eviction_names_its_pod_by_uid_and_the_grace_only_when_given(field):
+    pods = [field.running(name) for name in ("a", "b")]
+    connection = Diverted(field.cluster.connection, straight)
+    evict(connection, pods[0])
+    evict(connection, pods[1], grace_seconds=2)
+    sent = [body["deleteOptions"] for _, _, body in connection.writes]
+    assert sent == [
+        {"preconditions": {"uid": pods[0].metadata.uid}},
+        {"preconditions": {"uid": pods[1].metadata.uid}, "gracePeriodSeconds": 2},
+    ]
+
+
+def test_drain_row_17_an_overloaded_api_server_is_told_apart_from_a_budget(field, world):
+    pod = bare(field, "a")
+    seen(world, pod)
+    asking = not_exempt(field.cluster)
+    world.connection = Diverted(asking, straight)
+    driver = Driver(world)
+    operation_id = world.drain(driver, field.nodes[0], force=True)
+    with shedding(field.cluster, field.namespace, asking=asking):
+        driver.run_until(lambda: "overloaded" in world.operation(operation_id).message)
+        said = world.operation(operation_id)
+        assert said.state == "Waiting"
+        assert "budget" not in said.message
+    ended = finish(world, driver, operation_id)
+    assert ended.nodes_state == {field.nodes[0]: "Drained"}
+    assert world.connection.evictions() == {pod.metadata.uid: 1}
+
+
+def test_drain_row_21_an_eviction_that_times_out_is_tried_again(field):
+    pod = field.running("a")
+    lost = []
+
+    def way(send, method, path, options):
+        if method != "POST" or lost:
+            return send(method, path, **options)
+        lost.append(path)
+        with field.cluster.holding_store():
+            return send(method, path, **{**options, "params": {"timeout": "1s"}})
+
+    connection = Diverted(field.cluster.connection, way)
+    answer = evict(connection, pod)
+    assert (answer.kind, answer.is_done) == ("server_timeout", False)
+    assert answer.retry_after_seconds
+    assert evict(connection, pod).kind == "evicted"
+    field.cluster.until(lambda: gone(field, pod), "the pod is gone")
