@@ -2,7 +2,7 @@
 
 from sqlmodel import SQLModel
 
-from app.store.tables.alerts import Alert, AlertDelivery, Silence
+from app.store.tables.alerts import Alert, AlertDelivery, AlertGroup, AlertReceiver, Silence
 from app.store.tables.fleet import (
     FleetFrame,
     Gpu,
@@ -30,7 +30,7 @@ from app.store.tables.pipeline import Lease, ReportStream, RetentionMark, Source
 metadata = SQLModel.metadata
 
 __all__ = [
-    "Alert", "AlertDelivery", "AuditEntry", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
+    "Alert", "AlertDelivery", "AlertGroup", "AlertReceiver", "AuditEntry", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
     "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "LimitMark", "Node",
     "Operation", "OperationNode", "OperationStep", "Pause", "Permission", "Placement", "Pod", "Rank", "ReportStream",
     "Request", "Reservation", "RetentionMark", "Silence", "SourceStatus", "SummaryBlock", "metadata",
