@@ -6,11 +6,13 @@ a running demo needs no typing; the environment always wins over it.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import SettingsError
+from app.roles import ROLES
 
 DEMO_ENV_FILE = Path(".demo/pitwall.env")
 
@@ -54,6 +56,38 @@ class Settings(BaseSettings):
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8501, ge=0, le=65535)
 
+    web_names: tuple[str, ...] = Field(
+        default=(),
+        description="Host names by which the page is opened, as JSON; loopback's always are.",
+    )
+    sign_in: Literal["none", "oidc", "proxy"] = Field(
+        default="none",
+        description="Who opens the page: none (loopback only), oidc (OpenID Connect), proxy (its verified token).",
+    )
+    sign_in_secrets: Path | None = Field(
+        default=None,
+        description="File with Streamlit's [auth] section, for oidc; readable by its owner alone.",
+    )
+    sign_in_username_claim: str = "email"
+    sign_in_username_prefix: str = ""
+    sign_in_groups_claim: str = "groups"
+    sign_in_groups_prefix: str = ""
+    sign_in_max_age_seconds: float = Field(
+        default=43200.0, gt=0, description="After so long a person signs in again."
+    )
+    proxy_token_header: str = Field(
+        default="Authorization", description="Header in which the proxy hands on the token."
+    )
+    proxy_issuer: str | None = Field(
+        default=None, description="Issuer (iss) of the proxy's tokens; its keys are found there."
+    )
+    proxy_audience: str | None = Field(
+        default=None, description="Audience (aud) that the proxy's tokens must have."
+    )
+    role_groups: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description='Groups that give a role, as JSON: {"operator": ["gpu-oncall"]}; * is everybody.',
+    )
     local_user: str | None = Field(
         default=None,
         description="User whose rights count for who is at the page, which has no sign-in.",
@@ -140,6 +174,14 @@ class Settings(BaseSettings):
     )
     event_retention_days: int = Field(default=90, ge=1)
     history_retention_days: int = Field(default=14, ge=1)
+
+    @field_validator("role_groups")
+    @classmethod
+    def _known_roles(cls, given: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """A role that is none would let nobody in, unnoticed."""
+        if unknown := sorted(set(given) - set(ROLES)):
+            raise ValueError(f"{', '.join(unknown)}: the roles are {', '.join(ROLES)}")
+        return given
 
 
 def read_settings() -> Settings:

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import IntegrityError
 
+from app import roles
 from app.errors import RequestRefused
 from app.operations import admission, approval, incident_requests, ledger, trips
 from app.operations.access import Access
@@ -106,6 +107,7 @@ class RequestDesk:
             self._refuse(request, refused, now)
             return True
         try:
+            roles.refuse_unless(request.author, request.author_role, request.kind)
             if self._access is not None:  # before the transaction: no call is made inside one
                 verdict = may_ask(request, access=self._access, view=view, now=now)
                 waited_seconds = (now - request.created_at).total_seconds()

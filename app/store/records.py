@@ -258,6 +258,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     refusal_code: str
     operation_id: str | None
     author_groups: list[str] | None = None
+    author_role: str | None = None
 
 
 class PermissionRecord(msgspec.Struct, frozen=True):

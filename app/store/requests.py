@@ -41,11 +41,12 @@ def submit(
     now: datetime,
     actor: str = "page",
     author_groups: Sequence[str] | None = None,
+    author_role: str | None = None,
 ) -> RequestRecord:
     """Write a request for the worker; the same key gives the row that is already there.
 
     `actor` is what writes it (page, ingest). author_groups: of the token that proved the author, None where
-    nothing did. An empty key makes a new request each time. Raises
+    nothing did. author_role: the role they have at the page, None where nobody has one (app.roles). An empty key makes a new request each time. Raises
     RequestRefused: invalid for an unknown kind or too long a text, conflict for a key that named
     another request. Raises StoreError.
     """
@@ -70,6 +71,7 @@ def submit(
                 parameters=parameters,
                 author=author,
                 author_groups=None if author_groups is None else list(author_groups),
+                author_role=author_role,
                 reason=reason,
                 created_at=now,
                 state="pending",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.ui import navigation
+from app.ui import navigation, sign_in
 from app.ui.components import kit, pulse
 
 _BROWSER = Path(__file__).parent / "components" / "browser"
@@ -12,7 +12,10 @@ _BROWSER = Path(__file__).parent / "components" / "browser"
 st.set_page_config(page_title="Pitwall", page_icon=str(_BROWSER / "icon.png"), layout="wide")
 kit.mount_kit()
 st.logo(str(_BROWSER / "logo.svg"), size="medium")
-chosen = st.navigation(navigation.pages(), position="top")
-with st.container(key="pulse"):
-    pulse.show()
-chosen.run()
+passed = sign_in.passed()
+chosen = st.navigation(navigation.pages(), position="top" if passed else "hidden")
+if passed:
+    with st.container(key="pulse", horizontal=True, vertical_alignment="center", gap="small"):
+        pulse.show()
+        sign_in.show_person()
+    chosen.run()

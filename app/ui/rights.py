@@ -1,5 +1,6 @@
 """What who is at the page may do, by the facts that the worker wrote. Unknown is no refusal: the worker asks again."""
 
+from app import roles
 from app.store.reads.permissions import permissions
 from app.store.records import PermissionRecord
 from app.ui import context
@@ -10,10 +11,14 @@ LOOKING = frozenset({"acknowledge", "own", "note", "preview"})
 
 def refusal(kind: str, choice: str = "") -> str:
     """Why a request of that kind would be refused; "" where it would not, or nobody knows."""
+    who = context.signed_in()
+    if refused := roles.refusal(who.username, who.role, kind):
+        return refused
     if kind in LOOKING:
         return ""
-    settings = context.settings()
-    username = settings.local_user or context.person()
+    username = who.username
+    if who.groups is None:  # nothing proved the name
+        username = context.settings().local_user or username
     known = permissions(context.engine(), context.cluster(), username, now=context.now())
     return refusal_by(known, username, kind=kind, choice=choice)
 

@@ -41,6 +41,7 @@ class Request(SQLModel, table=True):
     refusal_code: str = ""
     operation_id: str | None = None
     author_groups: list[str] | None = optional_json_column()  # as the token said; none: the page
+    author_role: str | None = None  # at the page; none: nobody has one, or a Kubernetes token spoke
 
     __table_args__ = (
         Index("request_once", "cluster", "idempotency_key", unique=True),

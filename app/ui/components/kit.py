@@ -14,14 +14,14 @@ from typing import Any
 import streamlit as st
 
 _BROWSER = Path(__file__).parent / "browser"
-_SCRIPTS = ("kit.js", "parts.js", "layout.js", "map.js")
+_SCRIPTS = ("kit.js", "parts.js", "layout.js", "door.js", "map.js")
 _KIT = "pitwall_kit"
 # The line break inside tells Streamlit that it is a script and no file's name.
 _SHIM = (
     "export default c =>\nglobalThis.pitwall?.render?pitwall.render('{kind}',c)"
     ":void(globalThis.pitwallWaiting??=[]).push(['{kind}',c])"
 )
-KINDS = ("pulse", "figures", "headline", "card", "notes", "sheet", "gpus", "names", "map")
+KINDS = ("door", "pulse", "figures", "headline", "card", "notes", "sheet", "gpus", "names", "map")
 
 
 def mount_kit() -> None:

@@ -330,6 +330,7 @@ def _send(question: Question, kind: str, parameters: dict[str, Any], reason: str
 def submit(kind: str, parameters: dict[str, Any], *, key: str, reason: str) -> RequestRecord | None:
     """Writes a request of the person at the page; says why where it can't be written."""
     try:
+        who = context.signed_in()
         return requests.submit(
             context.engine(),
             context.cluster(),
@@ -339,6 +340,8 @@ def submit(kind: str, parameters: dict[str, Any], *, key: str, reason: str) -> R
             reason=reason,
             idempotency_key=key,
             now=context.now(),
+            author_groups=who.groups,
+            author_role=who.role,
         )
     except PitwallError as error:
         parts.notes("ask-error", [parts.note(str(error), "act")])

@@ -632,6 +632,7 @@ def upgrade() -> None:
         sa.Column("refusal_code", sa.String(), nullable=False),
         sa.Column("operation_id", sa.String(), nullable=True),
         sa.Column("author_groups", sa.JSON(), nullable=True),
+        sa.Column("author_role", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("request_by_state", "request", ["cluster", "state", "created_at"], unique=False)
