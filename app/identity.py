@@ -57,11 +57,15 @@ def identity_of(claims: Mapping[str, Any], settings: Settings, *, now: datetime)
     role = role_of(told, settings.role_groups)
     if role is None:
         raise SignInRefused(
-            f"{name} has no role here: none of {len(told)} groups in the token is named by PITWALL_ROLE_GROUPS."
+            f"{name} has no role here: no group in the token ({', '.join(told[:5]) or 'it lists none'}) is one "
+            "that PITWALL_ROLE_GROUPS names. Ask for one, or sign in as somebody else."
         )
     return Identity(
-        settings.sign_in_username_prefix + name,
-        (*(settings.sign_in_groups_prefix + group for group in told), "system:authenticated"),
+        (settings.sign_in_username_prefix or "") + name,
+        (
+            *((settings.sign_in_groups_prefix or "") + group for group in told),
+            "system:authenticated",
+        ),
         role,
     )
 

@@ -69,9 +69,9 @@ class Settings(BaseSettings):
         description="File with Streamlit's [auth] section, for oidc; readable by its owner alone.",
     )
     sign_in_username_claim: str = "email"
-    sign_in_username_prefix: str = ""
+    sign_in_username_prefix: str | None = None
     sign_in_groups_claim: str = "groups"
-    sign_in_groups_prefix: str = ""
+    sign_in_groups_prefix: str | None = None
     sign_in_max_age_seconds: float = Field(
         default=43200.0, gt=0, description="After so long a person signs in again."
     )

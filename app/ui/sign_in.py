@@ -23,7 +23,8 @@ def passed() -> bool:
         _door("")
         return False
     if context.settings().sign_in == "oidc":
-        kit.mount("door", {"back": True}, key="door-part")
+        with st.container(key="door-back"):
+            kit.mount("door", {"back": True}, key="door-part")
     return True
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,20 @@ class PageServer:
 
 
 @contextmanager
-def serving(store_url: str, *, log: Path, cluster: str = "default") -> Iterator[PageServer]:
+def serving(
+    store_url: str,
+    *,
+    log: Path,
+    cluster: str = "default",
+    port: int | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[PageServer]:
     """The page in a process of its own, as `pitwall web` starts it, until the block ends."""
-    port = free_port()
+    port = port or free_port()
     environment = {
         **os.environ, "PITWALL_STORE_URL": store_url, "PITWALL_CLUSTER": cluster, "PITWALL_WEB_HOST": "127.0.0.1",
         "PITWALL_WEB_PORT": str(port), "PYTHONPATH": str(ROOT),
+        **(settings or {}),
     }  # fmt: skip
     code = "from app.settings import read_settings; from app.ui import server; server.run(read_settings())"
     with log.open("wb") as sink:
