@@ -9,6 +9,8 @@ from typing import NamedTuple
 import msgspec
 import streamlit as st
 
+from app.store.page_records import CapacityRecord
+from app.store.reads import capacity as capacity_reads
 from app.store.reads import findings, fleet, incidents, jobs, operations
 from app.store.reads import status as status_reads
 from app.store.reads.incidents import TimelineRecord
@@ -83,6 +85,16 @@ def status() -> StatusRecord:
 @st.cache_resource(ttl=FRESH_SECONDS, max_entries=4, show_spinner=False)
 def _status(store_url: str, cluster: str) -> StatusRecord:
     return status_reads.status(context.engine(), cluster, context.now())
+
+
+def capacity() -> CapacityRecord:
+    """Room, who holds it and who waits; five seconds old at most, for it looks at every pod."""
+    return _capacity(context.settings().store_url, context.cluster())
+
+
+@st.cache_resource(ttl=5.0, max_entries=4, show_spinner=False)
+def _capacity(store_url: str, cluster: str) -> CapacityRecord:
+    return capacity_reads.capacity(context.engine(), cluster)
 
 
 def fleet_frames() -> Fleet | None:

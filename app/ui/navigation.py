@@ -5,13 +5,26 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from app.ui.views import incidents, jobs, nodes, operations, overview
+from app.ui.views import (
+    audit,
+    capacity,
+    incidents,
+    jobs,
+    nodes,
+    operations,
+    overview,
+    settings,
+    sources,
+)
+
+MORE = "More"
 
 
 class View(NamedTuple):
     path: str
     title: str
     show: Callable[[], None]
+    group: str = ""  # of the menu; those without one stand beside each other
 
 
 VIEWS = (
@@ -20,11 +33,15 @@ VIEWS = (
     View("jobs", "Jobs", jobs.show),
     View("incidents", "Incidents", incidents.show),
     View("operations", "Operations", operations.show),
+    View("capacity", "Capacity", capacity.show),
+    View("audit", "Audit", audit.show, MORE),
+    View("sources", "Sources", sources.show, MORE),
+    View("settings", "Settings", settings.show, MORE),
 )
 
 
-def pages() -> list[Any]:
-    """Streamlit's pages, the first being where one lands."""
+def pages() -> dict[str, list[Any]]:
+    """Streamlit's pages by their group of the menu, the first being where one lands."""
     made = {
         view.path: st.Page(
             view.show, title=view.title, url_path=view.path, default=view is VIEWS[0]
@@ -32,4 +49,7 @@ def pages() -> list[Any]:
         for view in VIEWS
     }
     st.session_state["pages"] = made
-    return list(made.values())
+    groups: dict[str, list[Any]] = {}
+    for view in VIEWS:
+        groups.setdefault(view.group, []).append(made[view.path])
+    return groups

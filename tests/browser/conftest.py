@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.browser.pages import PageServer, chromium, open_page, serving
-from tests.browser.seed import Seeded, beat, seed
+from tests.browser.seed import Seeded, beat, seed, seed_audit
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("page")
     url = f"sqlite:///{folder}/store.db"
     seeded = seed(url, 64)
+    seed_audit(url, "ana", rows=8)
     with serving(url, log=folder / "page.log") as server:
         yield Stage(seeded, url, server)
 

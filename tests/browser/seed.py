@@ -17,6 +17,7 @@ from app.store.engine import migrate, open_store, write
 from app.store.reads.rows import table_of
 from app.store.records import Block, Rack, Topology
 from app.store.tables import (
+    AuditEntry,
     Finding,
     FleetFrame,
     Gpu,
@@ -482,6 +483,32 @@ def _sources(connection: Connection, *, now: datetime, cluster: str) -> None:
         [{"cluster": cluster, "source": source, "state": state, "message": message, "last_ok_at": now - timedelta(seconds=ago), "updated_at": now}
          for source, state, message, ago in rows],
     )  # fmt: skip
+
+
+def seed_audit(
+    url: str, author: str, *, cluster: str = CLUSTER, rows: int = 3, words: str = ""
+) -> None:
+    """Puts rows into the audit, as a drain leaves them. Audit rows are only ever added."""
+    at = datetime.now(UTC)
+    engine = open_store(url)
+    written = (
+        ("request", "page", "done", "drain of h100-a-r01-05", "XID 79"),
+        ("cordon", "worker", "done", "Node/h100-a-r01-05", ""),
+        ("evict", "worker", "done", "Pod/eval/nightly-eval-x7k2p", ""),
+        ("drain", "worker", "refused", "h100-b-r01-01", "The limit stock: 7 of 64 nodes are out of service."),
+        ("evict", "worker", "failed", "Pod/eval/nightly-eval-9d2kq", "500 from the API server, tried 3 times"),
+    )  # fmt: skip
+    with write(engine) as connection:
+        for number in range(rows):
+            action, actor, outcome, target, message = written[number % len(written)]
+            connection.execute(
+                insert(table_of(AuditEntry)).values(
+                    cluster=cluster, at=at - timedelta(seconds=rows - number), author=author, actor=actor,
+                    action=action, target=words or target, target_uid="", operation_id=None, dry_run=False,
+                    outcome=outcome, message=words or message,
+                )
+            )  # fmt: skip
+    engine.dispose()
 
 
 if __name__ == "__main__":

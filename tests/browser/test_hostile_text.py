@@ -11,7 +11,7 @@ from app.store.reads.rows import table_of
 from app.store.tables import Finding, Gpu, Incident, Job, Node, Operation, OperationStep, Pod, Rank
 from tests.browser.answering import answering, drain_plan
 from tests.browser.pages import assert_no_exception, needs_chromium, open_page, serving
-from tests.browser.seed import beat, seed
+from tests.browser.seed import beat, seed, seed_audit
 
 pytestmark = [needs_chromium, pytest.mark.browser]
 
@@ -25,6 +25,7 @@ def test_hostile_text_is_text_everywhere(browser: Any, tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     seeded = seed(url, 64)
     job = _poison(url)
+    seed_audit(url, EVIL, words=EVIL)
     blocked = seeded.operations["blocked"]
     with serving(url, log=tmp_path / "page.log") as server:
         beat(url)
@@ -40,6 +41,8 @@ def test_hostile_text_is_text_everywhere(browser: Any, tmp_path: Any) -> None:
             f"/jobs?uid={job}",
             "/incidents",
             "/operations",
+            "/capacity",
+            "/audit",
             f"/operations?id={blocked}",
         ):
             page.goto(server.url + address)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from app.store.engine import migrate
+from app.ui import navigation
 from tests.browser.seed import Seeded, seed
 from tests.unit.ui.parts_seen import OpenView, parts_of, said
 
-VIEWS = ("overview", "nodes", "jobs", "incidents", "operations")
+VIEWS = tuple(view.path for view in navigation.VIEWS)
 
 
 @pytest.fixture
@@ -20,7 +21,8 @@ def seeded(store_url: str) -> Seeded:
 @pytest.mark.parametrize(
     ("view", "words"),
     [("overview", "No node is known yet. Start `pitwall agent`"), ("nodes", "No node is known yet."), ("jobs", "No job is known."),
-     ("incidents", "No incident is open."), ("operations", "Nothing has been asked for yet.")],
+     ("incidents", "No incident is open."), ("operations", "Nothing has been asked for yet."),
+     ("capacity", "No node is known yet."), ("audit", "Nothing was asked for or written yet."), ("sources", "No source has spoken yet.")],
 )  # fmt: skip
 def test_an_empty_store_says_what_to_do(
     open_view: OpenView, store_url: str, view: str, words: str
