@@ -61,3 +61,12 @@ class AuditRecord(msgspec.Struct, frozen=True):
     dry_run: bool
     outcome: str
     message: str
+
+
+class HitRecord(msgspec.Struct, frozen=True):
+    """Something that a search found. key: what its page is opened by; of a GPU or pod its node's name."""
+
+    kind: str  # node, gpu, job, pod, incident, operation
+    key: str
+    label: str
+    second: str

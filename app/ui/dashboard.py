@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.ui import navigation, sign_in
-from app.ui.components import kit, pulse
+from app.ui.components import kit, pulse, search
 
 _BROWSER = Path(__file__).parent / "components" / "browser"
 
@@ -16,6 +16,7 @@ passed = sign_in.passed()
 chosen = st.navigation(navigation.pages(), position="top" if passed else "hidden")
 if passed:
     with st.container(key="pulse", horizontal=True, vertical_alignment="center", gap="small"):
+        search.show()
         pulse.show()
         sign_in.show_person()
     chosen.run()

@@ -6,7 +6,7 @@ hands its data to the kit, and the kit itself is a mount of its own outside ever
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,26 @@ from typing import Any
 import streamlit as st
 
 _BROWSER = Path(__file__).parent / "browser"
-_SCRIPTS = ("kit.js", "parts.js", "layout.js", "door.js", "map.js")
+_SCRIPTS = ("kit.js", "parts.js", "layout.js", "door.js", "search.js", "map.js")
 _KIT = "pitwall_kit"
 # The line break inside tells Streamlit that it is a script and no file's name.
 _SHIM = (
     "export default c =>\nglobalThis.pitwall?.render?pitwall.render('{kind}',c)"
     ":void(globalThis.pitwallWaiting??=[]).push(['{kind}',c])"
 )
-KINDS = ("door", "pulse", "figures", "headline", "card", "notes", "sheet", "gpus", "names", "map")
+KINDS = (
+    "door",
+    "search",
+    "pulse",
+    "figures",
+    "headline",
+    "card",
+    "notes",
+    "sheet",
+    "gpus",
+    "names",
+    "map",
+)
 
 
 def mount_kit() -> None:
@@ -37,13 +49,17 @@ def mount(
     *,
     key: str,
     on_open: Callable[[], None] | None = None,
+    states: Sequence[str] = (),
 ) -> Mapping[str, Any] | None:
     """Shows one part, and returns where the person wants to go ({"page", "query"}) in the run after a click.
 
-    `key` must be stable: with it the part keeps focus, scroll and hover over refreshes.
+    `states`: what the part keeps for the next run, in st.session_state[key]. `key` must be stable: with it the part keeps focus, scroll and hover over refreshes.
     """
     result = _component(f"pitwall_{kind}", _SHIM.format(kind=kind))(
-        key=key, data=data, on_open_change=on_open or _nothing
+        key=key,
+        data=data,
+        on_open_change=on_open or _nothing,
+        **{f"on_{name}_change": _nothing for name in states},
     )
     opened = result.get("open")
     return opened if isinstance(opened, Mapping) else None

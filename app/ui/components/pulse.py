@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.errors import StoreError
 from app.store.records import SourceRecord, StatusRecord
-from app.ui import context, live, words
+from app.ui import context, live, travel, words
 from app.ui.components import kit
 
 LATE_AFTER_SECONDS = 30.0
@@ -24,7 +24,7 @@ def show() -> None:
         data = describe(live.status())
     except StoreError as error:
         data = blind(str(error))
-    kit.mount("pulse", data, key="pulse-part")
+    travel.follow(kit.mount("pulse", data, key="pulse-part"))
 
 
 def describe(status: StatusRecord) -> dict[str, object]:

@@ -130,10 +130,15 @@ function state(word, tone, { strong = false } = {}) {
   return h("span", { class: `pw-state pw-${tone}${strong ? " pw-strong" : ""}` }, glyph(tone), h("span", {}, word));
 }
 
+// The first view has no path of its own: Streamlit knows it as the root alone.
+const addressOf = (target) => {
+  const query = String(new URLSearchParams(target.query ?? {}));
+  return `${target.page === "overview" ? "./" : target.page}${query ? `?${query}` : ""}`;
+};
+
 // A link inside the page: a real address to open in a tab or to share, a soft switch when clicked.
 function link(target, ...children) {
-  const address = `${target.page}?${new URLSearchParams(target.query ?? {})}`;
-  return h("a", { href: address, class: "pw-link", "data-open": JSON.stringify(target) }, children);
+  return h("a", { href: addressOf(target), class: "pw-link", "data-open": JSON.stringify(target) }, children);
 }
 
 // One handler a root, set again at each run: an `open` trigger for links and rows.

@@ -1,11 +1,15 @@
 // Pulse, figures, headline, notes, sheet, GPU cards: small parts made of data.
 
-pitwall.kinds.pulse = (root, data) => {
+pitwall.kinds.pulse = (root, data, component) => {
+  listen(root, component);
+  const well = data.sources.filter((source) => source.state === "ok"), amiss = data.sources.filter((source) => source.state !== "ok");
+  const heard = well.map((source) => source.name).join(", ");
   show(root, h("div", { class: "pw-pulse", role: "status" },
     h("span", { class: "pw-cluster", title: "Cluster" }, data.cluster),
-    data.sources.map((source) =>
+    well.length ? h("a", { class: "pw-source pw-calm", href: "sources", "data-open": JSON.stringify({ page: "sources" }), title: `Heard: ${heard}` }, glyph("calm"), h("span", {}, amiss.length ? `${well.length} of ${data.sources.length} sources` : "All sources")) : null,
+    amiss.map((source) =>
       h("span", { class: `pw-source pw-${source.tone}`, title: source.help, "data-key": source.name }, glyph(source.tone), h("span", {}, source.name),
-        source.state === "ok" ? null : h("b", {}, source.state, " ", age(source.at)))),
+        h("b", {}, source.state, " ", age(source.at)))),
     h("span", { class: `pw-fresh pw-${data.tone}`, title: data.help }, data.label, data.at ? age(data.at) : null, data.at ? " old" : null),
     h("span", { class: "pw-paused pw-act" }, glyph("act"), "Page paused ", h("span", { class: "pw-paused-age" }))));
 };
@@ -21,7 +25,7 @@ pitwall.kinds.figures = (root, data, component) => {
     ];
     const attributes = { class: `pw-figure pw-${figure.tone ?? "calm"}`, title: figure.help, "data-key": figure.label };
     return figure.open
-      ? h("a", { ...attributes, href: `${figure.open.page}?${new URLSearchParams(figure.open.query ?? {})}`, "data-open": JSON.stringify(figure.open) }, body)
+      ? h("a", { ...attributes, href: addressOf(figure.open), "data-open": JSON.stringify(figure.open) }, body)
       : h("div", attributes, body);
   })));
 };
