@@ -6,10 +6,10 @@ a running demo needs no typing; the environment always wins over it.
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SettingsError
 from app.roles import ROLES
@@ -172,6 +172,10 @@ class Settings(BaseSettings):
     units_at_once: int = Field(
         default=32, ge=1, description="Units that one drain has on the move at once."
     )
+    enabled_kinds: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Workload kinds to restart though no real controller has been seen to do it.",
+    )
     event_retention_days: int = Field(default=90, ge=1)
     history_retention_days: int = Field(default=14, ge=1)
 
@@ -182,6 +186,12 @@ class Settings(BaseSettings):
         if unknown := sorted(set(given) - set(ROLES)):
             raise ValueError(f"{', '.join(unknown)}: the roles are {', '.join(ROLES)}")
         return given
+
+    @field_validator("enabled_kinds", mode="before")
+    @classmethod
+    def _split_kinds(cls, given: object) -> object:
+        """Names with commas between them."""
+        return tuple(given.replace(",", " ").split()) if isinstance(given, str) else given
 
 
 def read_settings() -> Settings:

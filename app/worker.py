@@ -40,6 +40,7 @@ from collectors.site_rules import load_rules
 from k8s.client import Connection, connect
 from k8s.errors import ConfigurationError
 from k8s.view import ClusterWatcher
+from k8s.workloads import KINDS
 
 log = structlog.get_logger()
 
@@ -67,6 +68,17 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def enabled_kinds(settings: Settings) -> frozenset[str]:
+    """The kinds that the site lets be restarted at its own word. Raises SettingsError for what is no kind."""
+    known = {kind.name for kind in KINDS}
+    if unknown := sorted(set(settings.enabled_kinds) - known):
+        raise SettingsError(
+            f"PITWALL_ENABLED_KINDS names {', '.join(unknown)}, which would enable nothing: there are "
+            f"{', '.join(sorted(known))}; correct it and start again."
+        )
+    return frozenset(settings.enabled_kinds)
+
+
 class Worker:
     """Everything of one worker, put together; start, then stop."""
 
@@ -82,7 +94,7 @@ class Worker:
     ) -> None:
         """watching: for lists and watches; acting: for calls, with time-outs within the lease's margin."""
         self.settings = settings
-        self.watcher = ClusterWatcher(watching)
+        self.watcher = ClusterWatcher(watching, enabled=enabled_kinds(settings))
         self.lease = LeaseKeeper(engine, settings.cluster, holder=holder_name(), clock=clock)
         self.access = Access(acting, local=local_user(settings))
         self.desk = RequestDesk(

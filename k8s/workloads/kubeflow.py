@@ -197,9 +197,9 @@ KUBEFLOW_KINDS = (
     KubeflowKind("PyTorchJob", _resource("PyTorchJob"), proof="real controller"),
     KubeflowKind("TFJob", _resource("TFJob"), proof="real controller"),
     KubeflowKind("MPIJob", _resource("MPIJob"), proof="real controller"),
-    KubeflowKind("XGBoostJob", _resource("XGBoostJob")),
-    KubeflowKind("PaddleJob", _resource("PaddleJob")),
-    KubeflowKind("JAXJob", _resource("JAXJob")),
+    KubeflowKind("XGBoostJob", _resource("XGBoostJob"), proof="real controller"),
+    KubeflowKind("PaddleJob", _resource("PaddleJob"), proof="real controller"),
+    KubeflowKind("JAXJob", _resource("JAXJob"), proof="real controller"),
     # The mpi-operator's own: another version of the same kind, and another controller.
     KubeflowKind("MPIJobV2", _resource("MPIJob", "v2beta1"), controller=MPI_OPERATOR),
 )

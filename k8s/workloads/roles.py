@@ -52,16 +52,18 @@ def number(roles: Iterable[Role]) -> tuple[Role, ...]:
 
 def rank_in(roles: tuple[Role, ...], labels: RankLabels, meta: ObjectMeta) -> int | None:
     """The rank of a pod through all roles of its workload; None when its labels do not say."""
-    place = _index(meta, labels.place)
-    if place is None:
-        return None
     name = _text(meta, labels.role) if labels.role else None
     role = next(
         (role for role in roles if name is None or role.name.casefold() == name.casefold()),
         None,
     )
-    replica = _index(meta, labels.replica) if labels.replica else 0
-    if role is None or replica is None:
+    if role is None:
+        return None
+    # A role of one pod needs no index, and an MPIJob's launcher has none.
+    lone = 0 if name is not None and role.size == 1 else None
+    place = _index(meta, labels.place, lone)
+    replica = _index(meta, labels.replica, lone) if labels.replica else 0
+    if place is None or replica is None:
         return None
     return role.first_rank + replica * role.pods + place
 
@@ -85,6 +87,6 @@ def _text(meta: ObjectMeta, key: str) -> str | None:
     return meta.labels.get(key, meta.annotations.get(key))
 
 
-def _index(meta: ObjectMeta, key: str) -> int | None:
+def _index(meta: ObjectMeta, key: str, missing: int | None = None) -> int | None:
     text = _text(meta, key)
-    return int(text) if text is not None and text.isdecimal() else None
+    return int(text) if text is not None and text.isdecimal() else missing
