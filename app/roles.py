@@ -5,10 +5,12 @@ author a Kubernetes token proved (/v1) and those of a page without sign-in carry
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from app.errors import RequestRefused
+from app.settings import Role
 
-ROLES = ("viewer", "operator", "approver", "admin")
+ROLES = get_args(Role)
 """Each may what those before it may. Viewer: look, and preview. Operator: all that the on-call engineer does.
 Approver: let a large drain go, end a pause, reset a limit. Admin: who is told of alerts, and where."""
 
@@ -54,7 +56,7 @@ def refuse_unless(author: str, role: str | None, kind: str) -> None:
         raise RequestRefused(sentence, code="forbidden")
 
 
-def role_of(groups: Sequence[str], role_groups: Mapping[str, Sequence[str]]) -> str | None:
+def role_of(groups: Sequence[str], role_groups: Mapping[Role, Sequence[str]]) -> str | None:
     """The highest role that one of the groups gives, None where none does. `*` is every group."""
     for role in reversed(ROLES):
         named = role_groups.get(role, ())

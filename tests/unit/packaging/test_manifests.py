@@ -13,7 +13,9 @@ import yaml
 from app.cli.program import build
 from app.settings import Settings
 from collectors.settings import AgentSettings
+from k8s.workloads import KINDS
 
+PROVEN = [kind for kind in KINDS if kind.proof == "real controller"]
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "k8s" / "manifests"
 NOT_PITWALLS = {"HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
@@ -160,9 +162,29 @@ def test_each_account_may_what_it_must_and_no_more() -> None:
         ("create", "pods/eviction"),
         ("create", "events"),
         ("patch", "events"),
-        ("patch", "jobs"),
         ("create", "subjectaccessreviews"),
+        *((write.verb, write.plural) for kind in PROVEN for write in kind.writes),
     }
+
+
+def test_the_roles_hold_each_workload_kind_that_is_watched_and_each_that_is_written() -> None:
+    def granted(role: str) -> set[tuple[str, str, str]]:
+        return {
+            (verb, group, resource)
+            for rule in _of("ClusterRole")[role]["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    looked_at = {
+        (verb, kind.resource.group, kind.resource.plural)
+        for kind in KINDS
+        for verb in ("get", "list", "watch")
+    }
+    assert looked_at <= granted("pitwall-viewer")
+    written = {(write.verb, write.group, write.plural) for kind in PROVEN for write in kind.writes}
+    assert written <= granted("pitwall-operator")
 
 
 def test_nothing_is_bound_to_the_role_for_emergencies_and_no_rule_is_a_wildcard() -> None:
