@@ -99,6 +99,10 @@ class Settings(BaseSettings):
         default="system:serviceaccount:pitwall:pitwall-automatic",
         description="Account that asks for what automatic mode does.",
     )
+    automatic: Path | None = Field(
+        default=None,
+        description="Rules of automatic mode, a TOML file; without it nothing is done by itself.",
+    )
     impersonate: bool = Field(
         default=False, description="The worker writes as the person who asked, not as itself."
     )

@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from app.errors import PitwallError, SettingsError
 from app.operations.access import Access
 from app.operations.authority import Authority
+from app.operations.automatic_rules import AutomaticRule, load_automatic
 from app.operations.events import EventWriter
 from app.operations.lease import CALL_SECONDS, RENEW_SECONDS, LeaseKeeper, LeaseLost, holder_name
 from app.operations.people import local_user
@@ -27,6 +28,7 @@ from app.operations.reconciler import Reconciler
 from app.operations.requests import RequestDesk
 from app.settings import Settings
 from app.store.engine import check_schema, open_store
+from app.worker_automatic import Automatic
 from app.worker_chores import Chores
 from app.worker_dcgm import DcgmWatch
 from app.worker_kubernetes_findings import KubernetesFindings
@@ -50,6 +52,7 @@ MISFIRE_GRACE_SECONDS = 60
 THREADS = 8
 
 REQUESTS_SECONDS = 0.2
+AUTOMATIC_SECONDS = 0.5
 OPERATIONS_SECONDS = 0.1
 """Between looks at the operations; after a look that took long there is a pause as long, up to LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 0.4
@@ -91,6 +94,7 @@ class Worker:
         acting: Connection,
         clock: Callable[[], datetime] = utc_now,
         rules: RuleSet = BUILT_IN,
+        automatic: Sequence[AutomaticRule] = (),
     ) -> None:
         """watching: for lists and watches; acting: for calls, with time-outs within the lease's margin."""
         self.settings = settings
@@ -104,6 +108,9 @@ class Worker:
             lease=self.lease,
             clock=clock,
             access=self.access,
+        )
+        self.automatic = Automatic(
+            engine, automatic, settings=settings, lease=self.lease, clock=clock
         )
         self.reconciler = Reconciler(
             engine,
@@ -159,6 +166,7 @@ class Worker:
         for name, call, seconds in (
             ("lease", self._renew, RENEW_SECONDS),
             ("requests", self.desk.tick, REQUESTS_SECONDS),
+            ("automatic", self.automatic.tick, AUTOMATIC_SECONDS),
             ("operations", self._operate, OPERATIONS_SECONDS),
             ("sync", self._when_active(self.sync.tick), SYNC_SECONDS),
             ("kubernetes", self._when_active(self.kubernetes.tick), KUBERNETES_SECONDS),
@@ -261,7 +269,14 @@ def run(settings: Settings) -> None:
         )
     except ConfigurationError as error:
         raise SettingsError(str(error)) from error
-    worker = Worker(settings, engine=engine, watching=watching, acting=acting, rules=rules)
+    worker = Worker(
+        settings,
+        engine=engine,
+        watching=watching,
+        acting=acting,
+        rules=rules,
+        automatic=load_automatic(settings.automatic),
+    )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -50,51 +50,81 @@ def submit(
     RequestRefused: invalid for an unknown kind or too long a text, conflict for a key that named
     another request. Raises StoreError.
     """
+    with write(engine) as connection:
+        return submit_within(
+            connection,
+            cluster,
+            kind=kind,
+            parameters=parameters,
+            author=author,
+            reason=reason,
+            idempotency_key=idempotency_key,
+            now=now,
+            actor=actor,
+            author_groups=author_groups,
+            author_role=author_role,
+        )
+
+
+def submit_within(
+    connection: Connection,
+    cluster: str,
+    *,
+    kind: str,
+    parameters: dict[str, Any],
+    author: str,
+    reason: str,
+    idempotency_key: str,
+    now: datetime,
+    actor: str,
+    author_groups: Sequence[str] | None = None,
+    author_role: str | None = None,
+) -> RequestRecord:
+    """As submit, inside the caller's transaction."""
     _check(kind=kind, author=author, reason=reason, key=idempotency_key)
     key = idempotency_key or uuid.uuid4().hex
-    with write(engine) as connection:
-        known = _by_key(connection, cluster, key)
-        if known is not None:
-            if (known.kind, known.parameters, known.author) != (kind, parameters, author):
-                raise RequestRefused(
-                    f"The idempotency key {key} was used for another request: send a new key.",
-                    code="conflict",
-                )
-            return known
-        request_id = uuid.uuid4().hex
-        connection.execute(
-            insert(_REQUEST).values(
-                id=request_id,
-                cluster=cluster,
-                idempotency_key=key,
-                kind=kind,
-                parameters=parameters,
-                author=author,
-                author_groups=None if author_groups is None else list(author_groups),
-                author_role=author_role,
-                reason=reason,
-                created_at=now,
-                state="pending",
-                answer={},
-                refusal="",
-                refusal_code="",
+    known = _by_key(connection, cluster, key)
+    if known is not None:
+        if (known.kind, known.parameters, known.author) != (kind, parameters, author):
+            raise RequestRefused(
+                f"The idempotency key {key} was used for another request: send a new key.",
+                code="conflict",
             )
+        return known
+    request_id = uuid.uuid4().hex
+    connection.execute(
+        insert(_REQUEST).values(
+            id=request_id,
+            cluster=cluster,
+            idempotency_key=key,
+            kind=kind,
+            parameters=parameters,
+            author=author,
+            author_groups=None if author_groups is None else list(author_groups),
+            author_role=author_role,
+            reason=reason,
+            created_at=now,
+            state="pending",
+            answer={},
+            refusal="",
+            refusal_code="",
         )
-        connection.execute(
-            insert(_AUDIT).values(
-                cluster=cluster,
-                at=now,
-                author=author,
-                actor=actor,
-                action="request",
-                target=_target(kind, parameters),
-                target_uid=request_id,
-                dry_run=kind == "preview",
-                outcome="done",
-                message=reason,
-            )
+    )
+    connection.execute(
+        insert(_AUDIT).values(
+            cluster=cluster,
+            at=now,
+            author=author,
+            actor=actor,
+            action="request",
+            target=_target(kind, parameters),
+            target_uid=request_id,
+            dry_run=kind == "preview",
+            outcome="done",
+            message=reason,
         )
-        written = _by_key(connection, cluster, key)
+    )
+    written = _by_key(connection, cluster, key)
     assert written is not None
     return written
 

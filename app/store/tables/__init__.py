@@ -16,6 +16,7 @@ from app.store.tables.health import EventDay, Finding, HealthEvent, Incident, In
 from app.store.tables.jobs import Job, Placement, Pod, Rank
 from app.store.tables.operations import (
     AuditEntry,
+    AutomaticAction,
     LimitMark,
     Operation,
     OperationNode,
@@ -30,7 +31,7 @@ from app.store.tables.pipeline import Lease, ReportStream, RetentionMark, Source
 metadata = SQLModel.metadata
 
 __all__ = [
-    "Alert", "AlertDelivery", "AlertGroup", "AlertReceiver", "AuditEntry", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
+    "Alert", "AlertDelivery", "AlertGroup", "AlertReceiver", "AuditEntry", "AutomaticAction", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
     "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "LimitMark", "Node",
     "Operation", "OperationNode", "OperationStep", "Pause", "Permission", "Placement", "Pod", "Rank", "ReportStream",
     "Request", "Reservation", "RetentionMark", "Silence", "SourceStatus", "SummaryBlock", "metadata",

@@ -164,6 +164,33 @@ class Permission(SQLModel, table=True):
     checked_at: datetime = time_column()
 
 
+class AutomaticAction(SQLModel, table=True):
+    """What automatic mode did about one episode of a finding by one rule: at most one operation for each.
+
+    state: asked, waiting (refused, asked again when the world has changed), left (alone, reason says why), accepted,
+    would_act (dry-run: the request's answer is the plan), ended (the finding ended before anything was done).
+    """
+
+    __tablename__ = "automatic_action"
+    cluster: str = Field(primary_key=True)
+    rule: str = Field(primary_key=True)  # the site's name for it
+    episode: str = Field(primary_key=True)  # of the finding
+    node: str
+    finding: str  # the health rule's name
+    action: str  # quarantine, drain, reschedule
+    acts: str  # dry-run, act
+    state: str
+    reason: str = ""
+    request_id: str | None = None
+    operation_id: str | None = None
+    together: int = 0  # nodes in a request at most, halved at each refusal
+    world: str = ""  # what it was like when it was refused
+    decided_at: datetime = time_column()
+    updated_at: datetime = time_column()
+
+    __table_args__ = (Index("automatic_action_by_time", "cluster", "updated_at"),)
+
+
 class LimitMark(SQLModel, table=True):
     """What is remembered of a limit: that it stopped automation, and since when the rate is counted anew."""
 

@@ -167,6 +167,31 @@ def upgrade() -> None:
     )
     op.create_index("audit_entry_by_time", "audit_entry", ["cluster", "at"], unique=False)
     op.create_table(
+        "automatic_action",
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("rule", sa.String(), nullable=False),
+        sa.Column("episode", sa.String(), nullable=False),
+        sa.Column("node", sa.String(), nullable=False),
+        sa.Column("finding", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("acts", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("request_id", sa.String(), nullable=True),
+        sa.Column("operation_id", sa.String(), nullable=True),
+        sa.Column("together", sa.Integer(), nullable=False),
+        sa.Column("world", sa.String(), nullable=False),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("cluster", "rule", "episode"),
+    )
+    op.create_index(
+        "automatic_action_by_time",
+        "automatic_action",
+        ["cluster", "updated_at"],
+        unique=False,
+    )
+    op.create_table(
         "event_day",
         sa.Column("cluster", sa.String(), nullable=False),
         sa.Column("day", sa.String(), nullable=False),
@@ -706,6 +731,7 @@ def downgrade() -> None:
         "alert_group",
         "alert_receiver",
         "audit_entry",
+        "automatic_action",
         "event_day",
         "finding",
         "fleet_frame",
