@@ -23,6 +23,10 @@ class Palette:
     act: tuple[str, str, str]  # needs a person now, and nothing else
     busy: tuple[str, str, str]  # an operation is at work
     blank: tuple[str, str, str]  # unknown, drawn hatched
+    kinds: tuple[
+        str, ...
+    ]  # jobs, teams, codes: told apart by each form of colour blindness, none of them red
+    scale: tuple[str, ...]  # of a measured value, low to high: lightness alone tells the order
 
 
 LIGHT = Palette(
@@ -37,6 +41,19 @@ LIGHT = Palette(
     act=("#d1281d", "#fbe3e0", "#b51f15"),
     busy=("#3b7fc4", "#dfeaf7", "#1f5c9e"),
     blank=("#8b979b", "#e4e9ea", "#556267"),
+    kinds=("#5c8ec2", "#dbb356", "#20244e", "#8dc5e4", "#8e7410", "#2d549f", "#624319"),
+    scale=(
+        "#d5e3e0",
+        "#afced0",
+        "#89b8c1",
+        "#6aa1b6",
+        "#4d8aab",
+        "#3f709f",
+        "#3d5491",
+        "#383b7f",
+        "#2e2964",
+        "#24194a",
+    ),
 )
 
 DARK = Palette(
@@ -51,6 +68,19 @@ DARK = Palette(
     act=("#f2564a", "#43201d", "#ff8a7f"),
     busy=("#5b9be0", "#1a2d42", "#8fbdf0"),
     blank=("#78868a", "#252f31", "#9eabae"),
+    kinds=("#6c82cf", "#c1ad7c", "#48d2f3", "#9b7434", "#3f4986", "#e8e99e", "#713e1f"),
+    scale=(
+        "#22383a",
+        "#284b52",
+        "#2e606b",
+        "#397488",
+        "#4889a6",
+        "#629bc0",
+        "#86acd7",
+        "#a8beeb",
+        "#ccd4f5",
+        "#f0e9ff",
+    ),
 )
 
 # Streamlit's names for our tones.
@@ -83,6 +113,8 @@ def _mode_options(palette: Palette) -> dict[str, str]:
         "linkColor": palette.link,
         "borderColor": palette.line,
         "dataframeBorderColor": palette.line,
+        "chartCategoricalColors": list(palette.kinds),
+        "chartSequentialColors": list(palette.scale),
     }
     for tone, name in TONES.items():
         fill, tint, ink = getattr(palette, tone)
