@@ -135,6 +135,8 @@ def decide(
             taken.update([finding.node] if row.state == ASKED else [])
             continue
         reason = standstill or _why_left(rule, finding, node)
+        if standstill and row is not None and row.state == WAITING:
+            continue  # why it was refused says more
         if reason:
             left.append(Left(rule, finding.episode, finding.node, reason))
         elif finding.node not in taken and _is_due(row, world=world, now=now):

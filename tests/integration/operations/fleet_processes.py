@@ -77,7 +77,8 @@ class Fleet:
 
         _until(ready, "ingest answers")
 
-    def start_worker(self) -> None:
+    def start_worker(self, **settings: str) -> None:
+        self._settings |= settings
         self._start("worker", _RUN.format(which="worker"))
 
     def _answers(self) -> bool:

@@ -1,8 +1,8 @@
-"""Acceptance 13: 1,500 nodes, 500 events a second, none lost; 200 faults at once, stored to cordoned P99 < 5 s.
+"""Acceptance 13: 1,500 nodes, 500 events a second, none lost; 200 faults at once, stored to cordoned P99 < 2 s.
 
 Simulator, ingest and worker run in processes of their own; the agents are played, over HTTP with each
-node's own token, and send again what was not taken, as agents do. Until automatic mode is there, its
-word is given here, the moment that a fault's report is stored: a drain that evicts nothing, limits on.
+node's own token, and send again what was not taken, as agents do. Automatic mode quarantines what fails,
+limits on (raised for the test).
 """
 
 import itertools
@@ -20,6 +20,7 @@ from fleet_processes import CLUSTER, Fleet, fleet_of
 from sqlalchemy import text
 
 from app.store.engine import read
+from app.store.reads.operations import operations
 from collectors.report import encode_report
 from k8s.tokens import request_token
 from tests.reports import finding, gpu, report, xid
@@ -30,6 +31,13 @@ SENDERS = 6
 FAULTS = 200
 # Benign to the node: an application's own fault, so that only the faults' nodes turn bad.
 NOISE = 31
+QUARANTINE = """
+[[rule]]
+name = "whatever is critical"
+hold_seconds = 0
+action = "quarantine"
+acts = "act"
+"""
 
 
 class Agents:
@@ -135,7 +143,9 @@ def test_acceptance_13_no_event_is_lost_and_200_faults_at_once_are_cordoned_in_t
 ) -> None:
     with fleet_of(tmp_path, 1500) as fleet:
         fleet.start_ingest()
-        fleet.start_worker()
+        rules = tmp_path / "automatic.toml"
+        rules.write_text(QUARANTINE)
+        fleet.start_worker(PITWALL_AUTOMATIC=str(rules))
         names = fleet.node_names()
         agents = Agents(fleet, names)
         rate = agents.load(seconds)
@@ -152,17 +162,20 @@ def test_acceptance_13_no_event_is_lost_and_200_faults_at_once_are_cordoned_in_t
             for thread in threads:
                 thread.join()
             took = race.wait(60)
+            drains = sum(
+                one.kind == "drain" for one in operations(fleet.engine, CLUSTER, limit=500)
+            )
         assert not agents.failures
         assert _stored(fleet) == (agents.sent, agents.sent)
     with capsys.disabled():
         print(
             f"\n1,500 nodes, {rate:.0f} events/s for {seconds} s: {agents.sent} sent and stored once, "
             f"{agents.repeated} reports sent again; {FAULTS} faults at once, stored to cordoned: P50 "
-            f"{percentile(took, 0.5):.2f} s, P99 {percentile(took, 0.99):.2f} s"
+            f"{percentile(took, 0.5):.2f} s, P99 {percentile(took, 0.99):.2f} s, by {drains - 1} drains"
         )
     assert agents.sent == int(seconds * EVENTS_A_SECOND)
     assert rate > 0.95 * EVENTS_A_SECOND
-    assert percentile(took, 0.99) < 5.0
+    assert percentile(took, 0.99) < 2.0
 
 
 _TURN = threading.Lock()
@@ -175,4 +188,4 @@ def _fail(agents: Agents, race: CordonRace, failing: Iterable[str]) -> None:
         if node is None:
             return
         agents.push(node, fault=True)
-        race.ask(node)
+        race.asked_at[node] = time.monotonic()  # its report is stored: automatic mode has the rest
