@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli import (
+    automatic,
     controls,
     demo,
     incidents,
@@ -42,6 +43,7 @@ def build() -> typer.Typer:
     incidents.register(program)
     operations.register(program)
     controls.register(program)
+    automatic.register(program)
     repairs.register(program)
     inspect.register(program)
     return program

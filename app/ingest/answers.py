@@ -4,6 +4,7 @@ import msgspec
 
 from app.store.reads.incidents import TimelineRecord
 from app.store.records import (
+    AutomaticRecord,
     EventRecord,
     FindingRecord,
     GpuRecord,
@@ -50,6 +51,12 @@ class OperationList(msgspec.Struct, frozen=True):
 
     items: list[OperationRecord]
     next: str | None
+
+
+class AutomaticList(msgspec.Struct, frozen=True):
+    """What automatic mode did, what changed last first."""
+
+    items: list[AutomaticRecord]
 
 
 class NodeDetail(msgspec.Struct, frozen=True):

@@ -14,7 +14,16 @@ from app.ingest.errors import Refusal
 from app.ingest.identity import Doorkeeper, bearer
 from app.ingest.openapi import described
 from app.store import requests
-from app.store.reads import findings, fleet, incidents, jobs, operations, permissions, status
+from app.store.reads import (
+    automatic,
+    findings,
+    fleet,
+    incidents,
+    jobs,
+    operations,
+    permissions,
+    status,
+)
 from app.store.records import OperationRecord, RequestRecord, StatusRecord
 from k8s.tokens import TokenIdentity
 
@@ -44,6 +53,7 @@ TYPES: list[Any] = [
     answers.JobDetail,
     answers.IncidentList,
     answers.IncidentDetail,
+    answers.AutomaticList,
     answers.OperationList,
     OperationRecord,
     RequestRecord,
@@ -218,6 +228,12 @@ def create_router(
         if operation is None:
             raise _unknown("operation", operation_id)
         return _json(operation)
+
+    @reading.get("/automatic", tags=["operations"], **described(answers.AutomaticList, *errors))
+    def list_automatic(open_only: bool = False, limit: Limit = 100) -> Response:
+        """What automatic mode asked for, would have, or left alone; what changed last first."""
+        found = automatic.automatic_actions(engine, cluster, open_only=open_only, limit=limit)
+        return _json(answers.AutomaticList(items=found))
 
     @reading.get(
         "/requests/{request_id}", tags=["operations"], **described(RequestRecord, 404, *errors)

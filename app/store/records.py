@@ -269,6 +269,23 @@ class PermissionRecord(msgspec.Struct, frozen=True):
     checked_at: datetime
 
 
+class AutomaticRecord(msgspec.Struct, frozen=True):
+    """What automatic mode did about one episode of a finding by one rule."""
+
+    rule: str
+    episode: str
+    node: str
+    finding: str
+    action: str
+    acts: str
+    state: str
+    reason: str
+    request_id: str | None
+    operation_id: str | None
+    decided_at: datetime
+    updated_at: datetime
+
+
 class SourceRecord(msgspec.Struct, frozen=True):
     source: str
     state: str

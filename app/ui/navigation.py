@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.ui.views import (
     audit,
+    automatic,
     capacity,
     incidents,
     jobs,
@@ -34,6 +35,7 @@ VIEWS = (
     View("incidents", "Incidents", incidents.show),
     View("operations", "Operations", operations.show),
     View("capacity", "Capacity", capacity.show),
+    View("automatic", "Automatic", automatic.show, MORE),
     View("audit", "Audit", audit.show, MORE),
     View("sources", "Sources", sources.show, MORE),
     View("settings", "Settings", settings.show, MORE),

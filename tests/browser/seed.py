@@ -18,6 +18,7 @@ from app.store.reads.rows import table_of
 from app.store.records import Block, Rack, Topology
 from app.store.tables import (
     AuditEntry,
+    AutomaticAction,
     Finding,
     FleetFrame,
     Gpu,
@@ -506,6 +507,29 @@ def seed_audit(
                     cluster=cluster, at=at - timedelta(seconds=rows - number), author=author, actor=actor,
                     action=action, target=words or target, target_uid="", operation_id=None, dry_run=False,
                     outcome=outcome, message=words or message,
+                )
+            )  # fmt: skip
+    engine.dispose()
+
+
+def seed_automatic(url: str, node: str, *, cluster: str = CLUSTER, words: str = "") -> None:
+    """What automatic mode did about six findings of a node, one in each state."""
+    at = datetime.now(UTC)
+    told = {
+        "accepted": "", "asked": "", "ended": "The finding ended before anything was done.",
+        "left": f"{node} is cordoned by somebody else.", "would_act": "1 nodes, 1 pods and 1 jobs would move.",
+        "waiting": "llama-70b-pretrain needs 208 GPUs and 64 are free: it does not fit elsewhere.",
+    }  # fmt: skip
+    engine = open_store(url)
+    with write(engine) as connection:
+        for number, (state, reason) in enumerate(told.items()):
+            connection.execute(
+                insert(table_of(AutomaticAction)).values(
+                    cluster=cluster, rule=words or "GPU off the bus", episode=f"e{number}", node=node,
+                    finding=words or "xid-79", action="drain", acts="dry-run" if state == "would_act" else "act",
+                    state=state, reason=words or reason, request_id=None, together=1, world="", decided_at=at,
+                    operation_id="op-running" if state == "accepted" else None,
+                    updated_at=at - timedelta(minutes=number),
                 )
             )  # fmt: skip
     engine.dispose()

@@ -100,6 +100,7 @@ def request(kind: str, state: str, **fields: Any) -> dict[str, Any]:
         "parameters": {},
         "author": "ann",
         "author_groups": None,
+        "author_role": None,
         "reason": "",
         "state": state,
         "created_at": "2026-01-01T00:00:00Z",
