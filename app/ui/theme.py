@@ -104,8 +104,8 @@ def theme_options() -> dict[str, Any]:
     return options
 
 
-def _mode_options(palette: Palette) -> dict[str, str]:
-    options = {
+def _mode_options(palette: Palette) -> dict[str, str | list[str]]:
+    options: dict[str, str | list[str]] = {
         "primaryColor": palette.accent,
         "backgroundColor": palette.ground,
         "secondaryBackgroundColor": palette.panel,
