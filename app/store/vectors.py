@@ -72,6 +72,22 @@ def values_of(data: bytes, encoding: str) -> NDArray[numpy.float64]:
     return values
 
 
+def node_values(
+    codes: NDArray[numpy.uint8], *, slots: int, scale: float, highest: bool
+) -> NDArray[numpy.float64]:
+    """A metric's frame as one value a node: the highest of its GPUs or their mean, NaN where none is known."""
+    by_node = codes.reshape(-1, slots)
+    known = by_node != ABSENT
+    count = known.sum(axis=1)
+    if highest:
+        values = numpy.where(known, by_node, 0).max(axis=1, initial=0).astype(numpy.float64)
+    else:
+        values = numpy.where(known, by_node, 0).sum(axis=1) / numpy.maximum(count, 1)
+    values *= scale
+    values[count == 0] = numpy.nan
+    return values
+
+
 def pack(codes: NDArray[numpy.uint8]) -> bytes:
     """Bytes of a frame, compressed."""
     # Level 1: a frame of 350,000 GPUs costs 3 ms and the page's own budget is met with it.

@@ -44,17 +44,14 @@ TIMELINE_SHOWN = 1000
 NODES_SHOWN = 100
 """Of one incident's page: more is no longer read by a person, and -o json has all."""
 
-STATE_CHANGING = ("node_state", "gpu_state")
-
 
 class Fleet(NamedTuple):
-    """The map's bytes as they lie in the store: of one topology, packed already."""
+    """The nodes' states as they lie in the store: of one topology, packed already."""
 
     version: str
     nodes: int
     updated_at: datetime
     node_state: bytes
-    gpu_state: bytes | None
 
 
 class NodePicture(msgspec.Struct, frozen=True):
@@ -110,15 +107,7 @@ def _fleet(store_url: str, cluster: str) -> Fleet | None:
     count = len(topology(states.topology_version).nodes())
     if not count:
         return None
-    gpu_state = None
-    if count <= GPU_CELLS_UP_TO_NODES:
-        # Both anew, of one moment: a topology may have come between two reads.
-        found = fleet.frames(context.engine(), cluster, list(STATE_CHANGING))
-        states = found.get("node_state", states)
-        gpus = found.get("gpu_state")
-        if gpus is not None and gpus.topology_version == states.topology_version:
-            gpu_state = gpus.data
-    return Fleet(states.topology_version, count, states.updated_at, states.data, gpu_state)
+    return Fleet(states.topology_version, count, states.updated_at, states.data)
 
 
 def topology(version: str) -> Topology:

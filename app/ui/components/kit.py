@@ -14,7 +14,17 @@ from typing import Any
 import streamlit as st
 
 _BROWSER = Path(__file__).parent / "browser"
-_SCRIPTS = ("kit.js", "parts.js", "layout.js", "door.js", "search.js", "map.js")
+_MAP = (
+    "map_classes.js",
+    "map_geometry.js",
+    "map_paint.js",
+    "map_words.js",
+    "map_address.js",
+    "map_hand.js",
+    "map.js",
+)
+_STYLES = ("base.css", "map.css")
+_SCRIPTS = ("kit.js", "parts.js", "layout.js", "door.js", "search.js", *_MAP)
 _KIT = "pitwall_kit"
 # The line break inside tells Streamlit that it is a script and no file's name.
 _SHIM = (
@@ -85,7 +95,9 @@ def _page_style() -> str:
 
 @cache
 def _kit_script() -> str:
-    style = json.dumps(_lean((_BROWSER / "base.css").read_text(encoding="utf-8")))
+    style = json.dumps(
+        "\n".join(_lean((_BROWSER / name).read_text(encoding="utf-8")) for name in _STYLES)
+    )
     scripts = [_lean((_BROWSER / name).read_text(encoding="utf-8")) for name in _SCRIPTS]
     return "\n".join([*scripts, f"export default () => start({style});"])
 

@@ -11,6 +11,7 @@ from app.ui import live, travel, words
 from app.ui.components import fleet_map, parts
 from app.ui.components import incident as told
 from app.ui.guard import guarded
+from app.ui.views import asking
 
 INCIDENTS_SHOWN = 4
 WORST_SHOWN = 20
@@ -24,6 +25,7 @@ def show() -> None:
     if fleet is not None:
         fleet_map.mount_names(fleet)
     _live(fleet.version if fleet else None)
+    asking.show()
 
 
 @st.fragment(run_every=live.REFRESH_SECONDS)
@@ -48,7 +50,7 @@ def _live(version: str | None) -> None:
     parts.figures("figures", figures_of(status, in_service=failing_in_service(fleet)))
     left, right = st.columns([5, 3], gap="small")
     with left:
-        fleet_map.mount_map(fleet, worst, height=MAP_HEIGHT_PIXELS)
+        picked = fleet_map.mount_map(fleet, height=MAP_HEIGHT_PIXELS)
     with right:
         open_incidents = live.open_incidents()
         if open_incidents:
@@ -58,6 +60,10 @@ def _live(version: str | None) -> None:
             operations_sheet(under_way)
         worst_sheet(worst[:WORST_SHOWN], total=len(worst))
         changes_sheet(live.latest_events())
+    if picked is not None and picked.action == "drain":
+        names = words.listed(list(picked.nodes))
+        asking.open_question(asking.Question("drain", nodes=picked.nodes, title=names))
+        st.rerun()
 
 
 _BLINDNESS = {

@@ -8,7 +8,7 @@ function layOut(topology, { width, height, byGpu }) {
   candidates.add(racks);
   let best = null;
   for (const across of candidates) {
-    let low = 0.5, high = 30;
+    let low = LEAST_UNIT, high = 30;
     let fit = null;
     for (let step = 0; step < 12; step++) {
       const unit = (low + high) / 2;
@@ -18,9 +18,20 @@ function layOut(topology, { width, height, byGpu }) {
     }
     if (fit && (!best || fit.unit > best.unit * 1.02)) best = fit;
   }
-  if (!best) return place(topology, { width, unit: 0.5, across: racks, byGpu });
+  // No room for that: the map then grows downwards, and the page scrolls.
+  if (!best) return place(topology, { width, unit: LEAST_UNIT, across: widest(topology, { width, byGpu }), byGpu });
   const snapped = best.unit >= 2 ? Math.floor(best.unit * 2) / 2 : best.unit;
   return place(topology, { width, unit: snapped, across: best.across, byGpu });
+}
+
+// A node's cell in pixels: at this a rack of 32 is 7 wide, the least that one sees and hits.
+const LEAST_UNIT = 1;
+
+// Most racks side by side in a block that fit the width.
+function widest(topology, { width, byGpu }) {
+  let across = topology.blocks.reduce((most, block) => Math.max(most, block.racks.length), 1);
+  while (across > 1 && place(topology, { width, unit: LEAST_UNIT, across, byGpu, sizeOnly: true }).width > width) across--;
+  return across;
 }
 
 const BLOCK_TITLE = 20, RACK_TITLE = 15, BLOCK_GAP = 18;
@@ -69,5 +80,5 @@ function place(topology, { width, unit, across, byGpu, sizeOnly = false }) {
     boxes.push(box);
     x += blockWidth + BLOCK_GAP;
   }
-  return { unit, across, label, gap, boxes, xs, ys, nodeWidth: node.width - label, nodeHeight: node.height, width: right, height: y + shelf };
+  return { unit, across, byGpu, most: topology.blocks.reduce((high, block) => Math.max(high, block.most), 1), label, gap, boxes, xs, ys, nodeWidth: node.width - label, nodeHeight: node.height, width: right, height: y + shelf };
 }
