@@ -180,6 +180,15 @@ class Settings(BaseSettings):
         default=(),
         description="Workload kinds to restart though no real controller has been seen to do it.",
     )
+    alerts: Path | None = Field(
+        default=None, description="Receivers and routes of alerts, a TOML file: docs/alerts.md."
+    )
+    alert_secrets_dir: Path | None = Field(
+        default=None, description="Folder of files that hold the addresses of receivers."
+    )
+    page_url: str = Field(
+        default="http://127.0.0.1:8501", description="Address of the page, for links in messages."
+    )
     event_retention_days: int = Field(default=90, ge=1)
     history_retention_days: int = Field(default=14, ge=1)
 
