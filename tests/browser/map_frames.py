@@ -40,8 +40,8 @@ def colour(url: str, *, moment: int = 0) -> None:
     engine.dispose()
 
 
-def stir(url: str, *, moment: int) -> None:
-    """All readings and some states are others than before, as at each poll of a real fleet."""
+def stir(url: str, *, moment: int, states: bool = True) -> None:
+    """All readings, which of the last nodes are in use, and some states are others than before, as at each poll."""
     engine = open_store(url)
     topology = read_topology(engine, CLUSTER)
     random = numpy.random.default_rng(moment)
@@ -50,9 +50,11 @@ def stir(url: str, *, moment: int) -> None:
         row = connection.execute(frame.select().where(frame.c.metric == "node_state")).one()
         codes = unpack(row.data)
         some = random.choice(codes.size, max(1, codes.size // 2000), replace=False)
-        codes[some] = random.integers(0, 4, some.size)
+        if states:
+            codes[some] = random.integers(0, 4, some.size)
         _put(connection, topology.version, "node_state", STATE_ENCODING, pack(codes))
-        _readings(connection, topology, numpy.arange(codes.size) % 10 < 9, moment=moment)
+        busy = numpy.arange(codes.size) < codes.size * 8 // 10 + moment % 5
+        _readings(connection, topology, busy, moment=moment)
     engine.dispose()
 
 

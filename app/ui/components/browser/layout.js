@@ -19,7 +19,7 @@ function layOut(topology, { width, height, byGpu }) {
     if (fit && (!best || fit.unit > best.unit * 1.02)) best = fit;
   }
   // No room for that: the map then grows downwards, and the page scrolls.
-  if (!best) return place(topology, { width, unit: LEAST_UNIT, across: widest(topology, { width, byGpu }), byGpu });
+  if (!best) return place(topology, { width, unit: LEAST_UNIT, across: lowest(topology, { width, byGpu }), byGpu });
   const snapped = best.unit >= 2 ? Math.floor(best.unit * 2) / 2 : best.unit;
   return place(topology, { width, unit: snapped, across: best.across, byGpu });
 }
@@ -27,11 +27,15 @@ function layOut(topology, { width, height, byGpu }) {
 // A node's cell in pixels: at this a rack of 32 is 7 wide, the least that one sees and hits.
 const LEAST_UNIT = 1;
 
-// Most racks side by side in a block that fit the width.
-function widest(topology, { width, byGpu }) {
-  let across = topology.blocks.reduce((most, block) => Math.max(most, block.racks.length), 1);
-  while (across > 1 && place(topology, { width, unit: LEAST_UNIT, across, byGpu, sizeOnly: true }).width > width) across--;
-  return across;
+// Racks side by side in a block so that the whole comes out lowest.
+function lowest(topology, { width, byGpu }) {
+  const racks = topology.blocks.reduce((most, block) => Math.max(most, block.racks.length), 1);
+  let best = 1, least = Infinity;
+  for (let across = 1; across <= Math.min(racks, 64); across++) {
+    const plan = place(topology, { width, unit: LEAST_UNIT, across, byGpu, sizeOnly: true });
+    if (plan.width <= width && plan.height < least) (least = plan.height), (best = across);
+  }
+  return best;
 }
 
 const BLOCK_TITLE = 20, RACK_TITLE = 15, BLOCK_GAP = 18;
@@ -80,5 +84,5 @@ function place(topology, { width, unit, across, byGpu, sizeOnly = false }) {
     boxes.push(box);
     x += blockWidth + BLOCK_GAP;
   }
-  return { unit, across, byGpu, most: topology.blocks.reduce((high, block) => Math.max(high, block.most), 1), label, gap, boxes, xs, ys, nodeWidth: node.width - label, nodeHeight: node.height, width: right, height: y + shelf };
+  return { unit, across, byGpu, rackGap, most: topology.blocks.reduce((high, block) => Math.max(high, block.most), 1), label, gap, boxes, xs, ys, nodeWidth: node.width - label, nodeHeight: node.height, width: right, height: y + shelf };
 }

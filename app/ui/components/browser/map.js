@@ -133,7 +133,7 @@ function update(map, header, frames) {
 const scrolled = (map) => map.stage.closest('[data-testid="stMain"]')?.scrollTop ?? scrollY;
 
 function measure(map) {
-  const { kept, stage, canvas } = map, near = map.plan && map.width && kept.zoom > 1 ? map.topology.names[Math.min(middleNode(map), map.topology.names.length - 1)] : kept.near;
+  const { kept, stage, canvas } = map, near = kept.near ?? (map.plan && map.width && kept.zoom > 1 ? map.topology.names[Math.min(middleNode(map), map.topology.names.length - 1)] : null);
   map.ratio = globalThis.devicePixelRatio || 1;
   map.width = Math.floor(stage.clientWidth);
   if (!map.width || !map.topology) return;
@@ -145,7 +145,6 @@ function measure(map) {
   canvas.height = map.height * map.ratio;
   canvas.style.height = `${map.height}px`;
   canvas.style.touchAction = kept.zoom > 1 ? "none" : "pan-y";
-  kept.near = null;
   kept.zoom = Math.min(kept.zoom, mostZoom(map));
   if (kept.zoom > 1 && near && map.topology.index.has(near)) centreOn(map, map.topology.index.get(near));
   else panTo(map, kept.x, kept.y);

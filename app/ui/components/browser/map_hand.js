@@ -50,6 +50,7 @@ function pointRow(name) {
 const NOTHING = { index: -1, slot: -1, rack: null };
 
 function moved(map) {
+  map.kept.near = null; // the address' own place holds until the person goes elsewhere
   hover(map, NOTHING);
   map.canvas.style.touchAction = map.kept.zoom > 1 ? "none" : "pan-y";
   writeAddress(map);

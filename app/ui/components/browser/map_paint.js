@@ -52,6 +52,7 @@ function draw(map) {
   if (map.level === "rack") drawRacks(map);
   else if (map.level === "node") drawNodes(map, visible);
   else for (const index of visible) drawNodeByGpu(map, index);
+  drawBlockTitles(map);
   drawMarks(map, visible);
   Object.assign(canvas.dataset, { ownPainted: map.nodes.length, ownLevel: map.level, ownBy: map.look.by }); // tests wait for it
   askForGpus(map, visible);
@@ -60,23 +61,39 @@ function draw(map) {
 const isDim = (map, at) => map.kept.only !== null && map.look.classes[at].key !== map.kept.only;
 const DIM = 0.16;
 
+// A block's title stays at the edge while its racks are in sight, so that one knows where one has zoomed to.
 function drawTitles(map) {
   const { context, kept, colors, plan } = map;
   context.textBaseline = "alphabetic";
   for (const box of plan.boxes) {
-    const x = box.x * kept.zoom + kept.x, y = box.y * kept.zoom + kept.y, wide = box.width * kept.zoom;
-    if (x > map.width || x + wide < 0 || y > map.height || y + box.height * kept.zoom < 0) continue;
-    if (wide >= 26) {
-      context.font = `600 12px ${colors.font}`;
-      context.fillStyle = colors.ink;
-      context.fillText(clip(context, box.name, wide), x, y + Math.min(13, box.title * kept.zoom));
-    }
+    const x = box.x * kept.zoom + kept.x, y = box.y * kept.zoom + kept.y, wide = box.width * kept.zoom, tall = box.height * kept.zoom;
+    if (x > map.width || x + wide < 0 || y > map.height || y + tall < 0) continue;
     for (const rack of box.racks) {
-      if (!rack.title || rack.width * kept.zoom < 28) continue;
+      const room = rack.title * kept.zoom || plan.rackGap * kept.zoom;
+      if (room < 12 || rack.width * kept.zoom < 28) continue;
       context.font = `11px ${colors.font}`;
       context.fillStyle = colors.blankInk;
       context.fillText(clip(context, shorten(rack.name, box.name), rack.width * kept.zoom), rack.x * kept.zoom + kept.x, (rack.y + rack.title) * kept.zoom + kept.y - 4);
     }
+  }
+}
+
+function drawBlockTitles(map) {
+  const { context, kept, colors, plan } = map;
+  context.font = `600 12px ${colors.font}`;
+  context.textBaseline = "alphabetic";
+  for (const box of plan.boxes) {
+    const x = box.x * kept.zoom + kept.x, y = box.y * kept.zoom + kept.y, wide = box.width * kept.zoom, tall = box.height * kept.zoom;
+    if (x > map.width || x + wide < 26 || y > map.height || y + tall < 24 || wide < 26) continue;
+    const left = Math.max(0, x), name = clip(context, box.name, x + wide - left), line = Math.max(y + Math.min(13, box.title * kept.zoom), 13);
+    if (line > y + 13 || left > x) {
+      context.globalAlpha = 0.85;
+      context.fillStyle = colors.ground;
+      context.fillRect(left, line - 13, context.measureText(name).width + 8, 18);
+      context.globalAlpha = 1;
+    }
+    context.fillStyle = colors.ink;
+    context.fillText(name, left, line);
   }
 }
 
