@@ -143,7 +143,7 @@ def load_config(path: Path | None) -> AlertConfig:
 def parse_config(text: str) -> AlertConfig:
     """The settings of a TOML text. Raises ValueError in one sentence with the key's path."""
     try:
-        config = msgspec.convert(tomllib.loads(text), AlertConfig)
+        config = msgspec.convert(tomllib.loads(text), AlertConfig, dec_hook=_as_path)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"it is not TOML: {error}") from error
     except msgspec.ValidationError as error:
@@ -168,6 +168,12 @@ def receiver_of_page(
             f"{name} names the file {secret}, and PITWALL_ALERT_SECRETS_DIR is not set"
         )
     return Receiver(name=name, url_file=secrets_dir / secret, send_resolved=send_resolved)
+
+
+def _as_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"{value!r} is no text")
 
 
 def _check(config: AlertConfig) -> None:
