@@ -140,6 +140,21 @@ class Settings(BaseSettings):
         ge=0,
         description="A node that was drained or under repair is no spare for so long; 0: no probation.",
     )
+    diagnostic_job: Path | None = Field(
+        default=None, description="A batch/v1 Job as YAML, that `pitwall diagnose` runs on a node."
+    )
+    return_needs_diagnostic: bool = Field(
+        default=False, description="A node returns from repair only with a diagnostic that passed."
+    )
+    reoffence_days: float = Field(
+        default=30.0, gt=0, description="A node that fails so soon after a return has failed again."
+    )
+    repair_webhook_url_file: Path | None = Field(
+        default=None, description="File with the address that is told of repairs; none: nobody is."
+    )
+    repair_webhook_secret_file: Path | None = Field(
+        default=None, description="File with the secret that signs what is told (HMAC-SHA256)."
+    )
     plan_valid_seconds: float = Field(
         default=600.0, description="An approved preview is void after this."
     )

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from app.errors import PitwallError, SettingsError
 from app.operations.access import Access
 from app.operations.authority import Authority
 from app.operations.automatic_rules import AutomaticRule, load_automatic
+from app.operations.diagnostics import load_template
 from app.operations.events import EventWriter
 from app.operations.lease import CALL_SECONDS, RENEW_SECONDS, LeaseKeeper, LeaseLost, holder_name
 from app.operations.people import local_user
@@ -31,8 +33,10 @@ from app.store.engine import check_schema, open_store
 from app.worker_automatic import Automatic
 from app.worker_chores import Chores
 from app.worker_dcgm import DcgmWatch
+from app.worker_diagnostics import Diagnostics
 from app.worker_kubernetes_findings import KubernetesFindings
 from app.worker_permissions import PermissionFacts
+from app.worker_repairs import RepairCalls
 from app.worker_sources import Source, SourceBoard, kubernetes_source
 from app.worker_sync import ClusterSync
 from app.worker_training import TrainingWatch
@@ -56,6 +60,7 @@ AUTOMATIC_SECONDS = 0.5
 OPERATIONS_SECONDS = 0.1
 """Between looks at the operations; after a look that took long there is a pause as long, up to LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 0.4
+DIAGNOSTICS_SECONDS = 1.0
 SYNC_SECONDS = 1.0
 KUBERNETES_SECONDS = 2.0
 CHORES_SECONDS = 2.0
@@ -95,6 +100,7 @@ class Worker:
         clock: Callable[[], datetime] = utc_now,
         rules: RuleSet = BUILT_IN,
         automatic: Sequence[AutomaticRule] = (),
+        diagnostic: dict[str, Any] | None = None,
     ) -> None:
         """watching: for lists and watches; acting: for calls, with time-outs within the lease's margin."""
         self.settings = settings
@@ -108,10 +114,12 @@ class Worker:
             lease=self.lease,
             clock=clock,
             access=self.access,
+            diagnostic=diagnostic,
         )
         self.automatic = Automatic(
             engine, automatic, settings=settings, lease=self.lease, clock=clock
         )
+        events = EventWriter(acting, instance=holder_name())
         self.reconciler = Reconciler(
             engine,
             settings.cluster,
@@ -124,9 +132,21 @@ class Worker:
                 access=self.access,
                 settings=settings,
                 guard=self.lease.require,
-                events=EventWriter(acting, instance=holder_name()),
+                events=events,
             ),
         )
+        self.diagnostics = Diagnostics(
+            engine,
+            acting,
+            diagnostic,
+            settings=settings,
+            view=self.watcher.view,
+            access=self.access,
+            lease=self.lease,
+            events=events,
+            clock=clock,
+        )
+        self.repairs = RepairCalls(engine, settings=settings, lease=self.lease, clock=clock)
         self.sync = ClusterSync(engine, settings=settings, watcher=self.watcher, clock=clock)
         self.kubernetes = KubernetesFindings(
             engine, settings=settings, watcher=self.watcher, clock=clock, rules=rules
@@ -168,6 +188,8 @@ class Worker:
             ("requests", self.desk.tick, REQUESTS_SECONDS),
             ("automatic", self.automatic.tick, AUTOMATIC_SECONDS),
             ("operations", self._operate, OPERATIONS_SECONDS),
+            ("diagnostics", self.diagnostics.tick, DIAGNOSTICS_SECONDS),
+            ("repairs", self.repairs.tick, DIAGNOSTICS_SECONDS),
             ("sync", self._when_active(self.sync.tick), SYNC_SECONDS),
             ("kubernetes", self._when_active(self.kubernetes.tick), KUBERNETES_SECONDS),
             ("chores", self._when_active(self.chores.tick), CHORES_SECONDS),
@@ -276,6 +298,7 @@ def run(settings: Settings) -> None:
         acting=acting,
         rules=rules,
         automatic=load_automatic(settings.automatic),
+        diagnostic=load_template(settings.diagnostic_job),
     )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -79,10 +79,10 @@ def plan_then_ask(ask: Ask, manner: Manner) -> None:
     _request(api, ask, {**ask.parameters, "plan_hash": plan.get("hash")}, manner)
 
 
-def ask_at_once(ask: Ask, manner: Manner) -> None:
-    """Requests what needs no plan, and waits when told to."""
+def ask_at_once(ask: Ask, manner: Manner) -> RequestRecord:
+    """Requests what needs no plan, waits when told to, and gives the answer."""
     manner.wait_seconds  # noqa: B018  said before anything is asked for
-    _request(open_api(read_settings()), ask, ask.parameters, manner)
+    return _request(open_api(read_settings()), ask, ask.parameters, manner)
 
 
 def _preview(api: Api, ask: Ask) -> dict[str, Any]:
@@ -106,31 +106,32 @@ def _stop_if_hopeless(ask: Ask, plan: dict[str, Any]) -> None:
     raise kind(f"{ask.kind.capitalize()} can't be carried out: {obstacle}")
 
 
-def _request(api: Api, ask: Ask, parameters: dict[str, Any], manner: Manner) -> None:
+def _request(api: Api, ask: Ask, parameters: dict[str, Any], manner: Manner) -> RequestRecord:
     record = api.submit(ask.kind, parameters, reason=ask.reason, key=f"cli-{uuid.uuid4()}")
     record = api.answer(record, timeout_seconds=ANSWER_TIMEOUT_SECONDS)
     _raise_if_refused(record, ask)
     if record.state == "awaiting_approval":
         if not manner.wait:
             _print_awaiting(record, manner)
-            return
+            return record
         record = _wait_for_approval(api, record, ask, manner)
     operation_id = record.operation_id
     if operation_id is None:
         _print_request(record, manner)
-        return
+        return record
     if not manner.wait:
         if manner.output is Output.JSON:
             print_json(api.get(f"operations/{operation_id}"))
         else:
             typer.echo(f"Operation {operation_id} is under way: pitwall operations {operation_id}")
-        return
+        return record
     operation = follow(
         api, operation_id, timeout_seconds=manner.wait_seconds, quiet=manner.output is Output.JSON
     )
     if manner.output is Output.JSON:
         print_json(api.get(f"operations/{operation_id}"))
     raise_unless_done(operation, cancels=manner.cancels)
+    return record
 
 
 def _print_awaiting(record: RequestRecord, manner: Manner) -> None:

@@ -5,6 +5,7 @@ import msgspec
 from app.store.reads.incidents import TimelineRecord
 from app.store.records import (
     AutomaticRecord,
+    DiagnosticRecord,
     EventRecord,
     FindingRecord,
     GpuRecord,
@@ -15,6 +16,7 @@ from app.store.records import (
     PermissionRecord,
     PodRecord,
     RankRecord,
+    RepairRecord,
 )
 
 
@@ -57,6 +59,19 @@ class AutomaticList(msgspec.Struct, frozen=True):
     """What automatic mode did, what changed last first."""
 
     items: list[AutomaticRecord]
+
+
+class RepairList(msgspec.Struct, frozen=True):
+    """Repairs, the newest first; failed_again: of their nodes, how often each failed again after a return."""
+
+    items: list[RepairRecord]
+    failed_again: dict[str, int]
+
+
+class DiagnosticList(msgspec.Struct, frozen=True):
+    """Diagnostics, the newest first."""
+
+    items: list[DiagnosticRecord]
 
 
 class NodeDetail(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from app.store.reads import (
     jobs,
     operations,
     permissions,
+    repairs,
     status,
 )
 from app.store.records import OperationRecord, RequestRecord, StatusRecord
@@ -54,6 +55,8 @@ TYPES: list[Any] = [
     answers.IncidentList,
     answers.IncidentDetail,
     answers.AutomaticList,
+    answers.RepairList,
+    answers.DiagnosticList,
     answers.OperationList,
     OperationRecord,
     RequestRecord,
@@ -228,6 +231,19 @@ def create_router(
         if operation is None:
             raise _unknown("operation", operation_id)
         return _json(operation)
+
+    @reading.get("/repairs", tags=["repairs"], **described(answers.RepairList, *errors))
+    def list_repairs(node: Text = None, gpu: Text = None, limit: Limit = 100) -> Response:
+        """Repairs, the newest first; `gpu`: a UUID or serial number."""
+        found = repairs.repairs(engine, cluster, node=node, gpu=gpu, limit=limit)
+        failed = repairs.failed_again(engine, cluster, [one.node for one in found], now=now())
+        return _json(answers.RepairList(items=found, failed_again=failed))
+
+    @reading.get("/diagnostics", tags=["repairs"], **described(answers.DiagnosticList, *errors))
+    def list_diagnostics(node: Text = None, limit: Limit = 100) -> Response:
+        """Diagnostics, the newest first."""
+        found = repairs.diagnostics(engine, cluster, node=node, limit=limit)
+        return _json(answers.DiagnosticList(items=found))
 
     @reading.get("/automatic", tags=["operations"], **described(answers.AutomaticList, *errors))
     def list_automatic(open_only: bool = False, limit: Limit = 100) -> Response:

@@ -19,6 +19,9 @@ LOOK = Need("list", "", "nodes")
 CHANGE = Need("patch", "", "nodes")
 """What /v1 asks about a person too, before it takes a request (app.ingest.api)."""
 
+DIAGNOSE = Need("create", "batch", "jobs")
+"""A diagnostic is a Job; its namespace is the site's."""
+
 
 def may_ask(request: RequestRecord, *, access: Access, view: ClusterView, now: datetime) -> Verdict:
     """Whether the request's author may have that done; asks the API server where nothing is known."""
@@ -49,6 +52,10 @@ def needs_of_request(
             names = [str(name) for name in named] if isinstance(named, list) else []
             found = survey(pods_on(names, view), view=view, options=Options(), now=now)
             return tuple(dict.fromkeys((CHANGE, *_needs_of_pods(found, view))))
+        case "diagnose":
+            return (CHANGE, DIAGNOSE)
+        case "repair_note":
+            return (LOOK,)
         case "reschedule":
             return tuple(
                 dict.fromkeys((CHANGE, *_needs_of_job(str(parameters.get("job")), view, now)))

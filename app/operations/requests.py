@@ -13,8 +13,9 @@ from app.errors import RequestRefused
 from app.operations import admission, approval, incident_requests, ledger, trips
 from app.operations.access import Access
 from app.operations.case import Case, Outcome
+from app.operations.diagnose_requests import diagnose
 from app.operations.lease import LeaseKeeper, check
-from app.operations.repair_requests import give_back, repair
+from app.operations.repair_requests import add_words, give_back, repair
 from app.operations.request_rights import may_ask, refuse_unless
 from app.operations.steering import cancel, choose, standing_word, uncordon, undo
 from app.operations.survey import fresh
@@ -37,7 +38,7 @@ UNHEARD_SECONDS = 30.0
 EXPIRY_PERIOD = timedelta(seconds=1)
 """How often requests that wait for approval are looked through."""
 
-WORDS = ("cancel", "choose", "pause", "unpause", "reset_limit")
+WORDS = ("cancel", "choose", "pause", "unpause", "reset_limit", "repair_note")
 """Kinds that are words to Pitwall itself and need no view of Kubernetes."""
 
 _request = table_of(Request)
@@ -55,8 +56,10 @@ class RequestDesk:
         lease: LeaseKeeper,
         clock: Callable[[], datetime],
         access: Access | None = None,
+        diagnostic: dict[str, Any] | None = None,
     ) -> None:
-        """access: asks whether an author may have that done; none asks about nobody."""
+        """access: asks whether an author may have that done; none asks about nobody. diagnostic: the site's Job."""
+        self._diagnostic = diagnostic
         self._access = access
         self._engine = engine
         self._cluster = settings.cluster
@@ -174,17 +177,33 @@ class RequestDesk:
             case "undo":
                 return Outcome(undo(case))
             case "repair":
-                repair(connection, self._cluster, case.parameters, request=request, view=view)
+                repair(
+                    connection,
+                    self._cluster,
+                    case.parameters,
+                    request=request,
+                    view=view,
+                    now=now,
+                    calls=self._settings.repair_webhook_url_file is not None,
+                )
                 return Outcome()
+            case "repair_note":
+                add_words(connection, self._cluster, case.parameters, request=request, now=now)
+                return Outcome()
+            case "diagnose":
+                return Outcome(answer=diagnose(case, self._diagnostic))
             case "return":
-                opened = give_back(
+                opened, message = give_back(
                     connection,
                     self._cluster,
                     case.parameters,
                     view=view,
                     uncordon=lambda nodes: uncordon(case, nodes),
+                    request=request,
+                    settings=self._settings,
+                    now=now,
                 )
-                return Outcome(opened)
+                return Outcome(opened, message=message, answer={"message": message})
             case "cancel":
                 return Outcome(cancel(case))
             case "choose":

@@ -94,7 +94,10 @@ def approve(case: Case) -> Outcome:
 
 def _wish(case: Case, action: str) -> Wish:
     parameters = name_nodes(case.connection, case.cluster, case.parameters, view=case.view)
-    health = {name: node.health for name, node in read_facts(case.connection, case.cluster).items()}
+    health = {}
+    if action == "reschedule":  # which of a job's nodes are Failing
+        facts = read_facts(case.connection, case.cluster, ())
+        health = {name: node.health for name, node in facts.items()}
     pace = Pace(case.settings.unit_spacing_seconds, case.settings.units_at_once)
     return read_wish(action, parameters, view=case.view, health=health, pace=pace)
 

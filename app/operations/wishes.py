@@ -42,9 +42,11 @@ class Parameters(msgspec.Struct, frozen=True):
     operation_id: str = ""
     choice: str = ""
     text: str = ""
+    repair: str = ""  # what is asked of whoever repairs: one of REPAIR_ACTIONS
     request_id: str = ""
     limit: str = ""
     automatic: bool = False
+    dry_run: bool = False  # of diagnose: only say what would be made
 
 
 class Pace(msgspec.Struct, frozen=True):

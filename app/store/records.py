@@ -286,6 +286,38 @@ class AutomaticRecord(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class RepairRecord(msgspec.Struct, frozen=True):
+    """One stay of a node under repair."""
+
+    id: str
+    node: str
+    opened_at: datetime
+    opened_by: str
+    action: str
+    notes: list[dict]
+    gpus: list[dict]
+    incident_id: str | None
+    returned_at: datetime | None
+    returned_by: str | None
+    call: str
+    call_attempts: int
+    call_error: str
+
+
+class DiagnosticRecord(msgspec.Struct, frozen=True):
+    """One diagnostic Job on one node."""
+
+    id: str
+    node: str
+    requested_by: str
+    requested_at: datetime
+    namespace: str
+    job: str
+    state: str
+    message: str
+    ended_at: datetime | None
+
+
 class SourceRecord(msgspec.Struct, frozen=True):
     source: str
     state: str

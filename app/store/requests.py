@@ -21,6 +21,7 @@ _AUDIT = table_of(AuditEntry)
 
 KINDS = (
     *("preview", "drain", "reschedule", "uncordon", "cancel", "choose", "repair", "return"),
+    *("diagnose", "repair_note"),
     *("undo", "approve", "pause", "unpause", "reset_limit"),
     *("acknowledge", "own", "note", "resolve", "reopen"),  # of an incident
 )

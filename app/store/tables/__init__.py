@@ -27,12 +27,13 @@ from app.store.tables.operations import (
     Reservation,
 )
 from app.store.tables.pipeline import Lease, ReportStream, RetentionMark, SourceStatus
+from app.store.tables.repairs import NodeDiagnostic, NodeRepair
 
 metadata = SQLModel.metadata
 
 __all__ = [
     "Alert", "AlertDelivery", "AlertGroup", "AlertReceiver", "AuditEntry", "AutomaticAction", "EventDay", "Finding", "FleetFrame", "Gpu", "GpuHistory",
-    "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "LimitMark", "Node",
+    "GpuHour", "GpuMinute", "HealthEvent", "Incident", "IncidentEvent", "Job", "Lease", "LimitMark", "Node", "NodeDiagnostic", "NodeRepair",
     "Operation", "OperationNode", "OperationStep", "Pause", "Permission", "Placement", "Pod", "Rank", "ReportStream",
     "Request", "Reservation", "RetentionMark", "Silence", "SourceStatus", "SummaryBlock", "metadata",
 ]  # fmt: skip

@@ -479,6 +479,60 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 45},
     )
     op.create_table(
+        "node_diagnostic",
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("node", sa.String(), nullable=False),
+        sa.Column("node_uid", sa.String(), nullable=False),
+        sa.Column("requested_by", sa.String(), nullable=False),
+        sa.Column("requested_groups", sa.String(), nullable=True),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("namespace", sa.String(), nullable=False),
+        sa.Column("job", sa.String(), nullable=False),
+        sa.Column("job_uid", sa.String(), nullable=True),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("message", sa.String(), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("cluster", "id"),
+    )
+    op.create_index(
+        "node_diagnostic_by_node",
+        "node_diagnostic",
+        ["cluster", "node", "requested_at"],
+        unique=False,
+    )
+    op.create_table(
+        "node_repair",
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("node", sa.String(), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("opened_by", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("notes", sa.JSON(), nullable=False),
+        sa.Column("gpus", sa.JSON(), nullable=False),
+        sa.Column("incident_id", sa.String(), nullable=True),
+        sa.Column("returned_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("returned_by", sa.String(), nullable=True),
+        sa.Column("call", sa.String(), nullable=False),
+        sa.Column("call_attempts", sa.Integer(), nullable=False),
+        sa.Column("call_next_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("call_error", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("cluster", "id"),
+    )
+    op.create_index(
+        "node_repair_by_call",
+        "node_repair",
+        ["cluster", "call", "call_next_at"],
+        unique=False,
+    )
+    op.create_index(
+        "node_repair_by_node",
+        "node_repair",
+        ["cluster", "node", "opened_at"],
+        unique=False,
+    )
+    op.create_table(
         "operation",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("cluster", sa.String(), nullable=False),
@@ -745,6 +799,8 @@ def downgrade() -> None:
         "job",
         "lease",
         "node",
+        "node_diagnostic",
+        "node_repair",
         "operation",
         "operation_node",
         "operation_step",
