@@ -70,3 +70,13 @@ class HitRecord(msgspec.Struct, frozen=True):
     key: str
     label: str
     second: str
+
+
+class StayRecord(msgspec.Struct, frozen=True):
+    """A job's time on a node: from its first rank there until its last; to_at None while it is there."""
+
+    job_uid: str
+    name: str
+    gpus: int
+    from_at: datetime
+    to_at: datetime | None

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, insert, select, update
 
+from app.store.chunks import METRICS, Chunk, pack_chunk
 from app.store.engine import migrate, open_store, write
 from app.store.reads.rows import table_of
 from app.store.records import Block, Rack, Topology
@@ -22,13 +23,16 @@ from app.store.tables import (
     Finding,
     FleetFrame,
     Gpu,
+    GpuMinute,
     HealthEvent,
     Incident,
     Job,
     Node,
+    NodeRepair,
     Operation,
     OperationNode,
     OperationStep,
+    Placement,
     Pod,
     Rank,
     SourceStatus,
@@ -532,6 +536,79 @@ def seed_automatic(url: str, node: str, *, cluster: str = CLUSTER, words: str = 
                     updated_at=at - timedelta(minutes=number),
                 )
             )  # fmt: skip
+    engine.dispose()
+
+
+def seed_history(
+    url: str, node: str, *, minutes: int = 90, cluster: str = CLUSTER, words: str = ""
+) -> None:
+    """Minutes of a node's readings until now, a job that came and one that went, and a repair of last month."""
+    engine = open_store(url)
+    now = datetime.now(UTC)
+    last = int(now.timestamp() // 60)
+    generator = numpy.random.default_rng(1)
+    with write(engine) as connection:
+        gpus = connection.execute(
+            select(table_of(Gpu).c.uuid).where(table_of(Gpu).c.node == node).order_by(table_of(Gpu).c.index)
+        ).scalars().all()  # fmt: skip
+        base = numpy.array([62.0, 80.0, 640.0, 1.755e9, 0.97, 0.8, 73e9])
+        for minute in range(last - minutes, last):
+            values = base * generator.normal(1, 0.015, (1, len(gpus), len(base)))
+            values[0, 3] *= numpy.linspace(1.0, 1.18, minutes)[minute - last + minutes]
+            if minute > last - 4:
+                values[0, 3] = numpy.nan  # it fell off the bus
+            means = values.astype(numpy.float32)
+            counts = numpy.full((1, len(gpus)), 12, numpy.uint16)
+            chunk = Chunk((minute,), tuple(gpus), METRICS, counts, means, means, means)
+            connection.execute(
+                insert(table_of(GpuMinute)).values(
+                    writer="w",
+                    cluster=cluster,
+                    node=node,
+                    minute_at=datetime.fromtimestamp(minute * 60, UTC),
+                    chunk=pack_chunk(chunk),
+                )
+            )
+        jobs = connection.execute(select(table_of(Job).c.uid).limit(2)).scalars().all()
+        for number, job in enumerate(jobs):
+            end = None if number == 0 else now - timedelta(minutes=50)
+            for uuid in gpus:
+                connection.execute(
+                    insert(table_of(Placement)).values(
+                        cluster=cluster,
+                        pod_uid=f"history-{number}",
+                        gpu_uuid=uuid,
+                        job_uid=job,
+                        rank=0,
+                        node=node,
+                        from_at=now - timedelta(minutes=45 if number == 0 else 85),
+                        to_at=end,
+                    )
+                )
+        month = now - timedelta(days=31)
+        connection.execute(
+            insert(table_of(NodeRepair)).values(
+                cluster=cluster,
+                id="r1",
+                node=node,
+                opened_at=month,
+                opened_by="ana",
+                action="replace",
+                gpus=[],
+                notes=[
+                    {
+                        "at": month.isoformat(),
+                        "by": "ana",
+                        "text": words or "GPU 3 replaced, riser reseated",
+                    }
+                ],
+                returned_at=month + timedelta(days=2),
+                returned_by="ana",
+                call="sent",
+                call_attempts=1,
+                call_error="",
+            )
+        )
     engine.dispose()
 
 

@@ -9,7 +9,7 @@ from app.ui.components import kit, parts
 from app.ui.components.findings import findings_sheet
 from app.ui.components.readings import readings_of
 from app.ui.guard import guarded
-from app.ui.views import asking
+from app.ui.views import asking, node_history
 
 INCIDENTS_SHOWN = 3
 SEVERITIES = ("fatal", "critical", "warning", "advice", "info")
@@ -33,6 +33,7 @@ def show(name: str) -> None:
     with buttons, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         _buttons(picture)
     _live(name)
+    node_history.show(name, picture.gpus)
     asking.show()
 
 

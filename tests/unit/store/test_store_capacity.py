@@ -1,6 +1,6 @@
 """Capacity and audit as the page reads them, on both databases."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, insert
@@ -8,8 +8,9 @@ from sqlalchemy import Engine, insert
 from app.store.engine import write
 from app.store.reads.audit import audit_entries
 from app.store.reads.capacity import capacity
+from app.store.reads.history import stays_on_node
 from app.store.reads.rows import table_of
-from app.store.tables import AuditEntry, Job, Node, Pod
+from app.store.tables import AuditEntry, Job, Node, Placement, Pod
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -119,3 +120,26 @@ def test_audit_is_read_newest_first_by_pages_and_words(engine: Engine) -> None:
     assert audit_entries(engine, "c", search="_") == []
     assert [entry.target for entry in audit_entries(engine, "c", outcome="refused")] == ["t/pod-0"]
     assert audit_entries(engine, "other") == []
+
+
+def test_the_jobs_that_were_on_a_node_are_told_with_when_they_came_and_went(engine: Engine) -> None:
+    def held(pod: str, job: str | None, gpu: str, since: int, until: int | None) -> dict[str, Any]:
+        end = None if until is None else NOW + timedelta(minutes=until)
+        return {"pod_uid": pod, "gpu_uuid": gpu, "job_uid": job, "rank": 0, "node": "n1", "from_at": NOW + timedelta(minutes=since), "to_at": end}  # fmt: skip
+
+    add(engine, Job, job("one", state="Running", team=None, gpus=16))
+    add(
+        engine,
+        Placement,
+        held("p1", "one", "g0", 0, 10),
+        held("p1", "one", "g1", 0, 12),
+        held("p2", "one", "g0", 20, None),
+        held("p3", None, "g0", -90, -60),
+        {**held("p4", "one", "g0", 0, 10), "node": "n2"},
+    )
+    found = stays_on_node(engine, "c", "n1", since=NOW, until=NOW + timedelta(minutes=30))
+    assert [(one.name, one.gpus, one.to_at) for one in found] == [
+        ("t/one", 2, NOW + timedelta(minutes=12)),
+        ("t/one", 1, None),
+    ]
+    assert found[1].from_at == NOW + timedelta(minutes=20)

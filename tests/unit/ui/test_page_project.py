@@ -31,6 +31,7 @@ def test_every_view_is_registered() -> None:
         "app.ui.views.node",
         "app.ui.views.incident",
         "app.ui.views.asking",
+        "app.ui.views.node_history",
         "app.ui.views.saying",
     }  # parts of the nodes view, of the incidents view and of every view
     assert modules == shown | inside

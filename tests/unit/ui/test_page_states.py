@@ -1,5 +1,6 @@
 """Each view in its states: nothing yet, well, stale, broken, unknown subjects."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from app.store.engine import migrate
 from app.ui import navigation
-from tests.browser.seed import Seeded, seed
+from tests.browser.seed import Seeded, seed, seed_history
 from tests.unit.ui.parts_seen import OpenView, parts_of, said
 
 VIEWS = tuple(view.path for view in navigation.VIEWS)
@@ -155,3 +156,25 @@ def test_filters_of_the_node_list_come_from_the_address(
 ) -> None:
     rows = parts_of(open_view("nodes", health="Unknown"))["nodes"]["rows"]
     assert [row["id"] for row in rows] == [seeded.unknown]
+
+
+def test_a_nodes_history_is_drawn_with_what_is_amiss_on_top_and_is_inert(
+    open_view: OpenView, store_url: str, seeded: Seeded
+) -> None:
+    evil = "<b>x</b><a href='javascript:1'>"
+    seed_history(store_url, seeded.failing, words=evil)
+    test = open_view("nodes", name=seeded.failing)
+    assert not test.exception
+    (chart,) = test.get("plotly_chart")
+    drawn = json.loads(chart.proto.spec)
+    lines = [trace for trace in drawn["data"] if str(trace.get("name", "")).startswith("GPU")]
+    assert len(lines) == 8
+    assert lines[-1]["name"] == "GPU 3"
+    assert "<b>" not in chart.proto.spec.replace("\\u003c", "<").replace("<extra>", "")
+    assert evil in said(test), "the repair's note is shown as it was written"
+
+
+def test_a_node_without_history_says_so(open_view: OpenView, seeded: Seeded) -> None:
+    test = open_view("nodes", name=seeded.drained)
+    assert not test.exception
+    assert any("No reading of this time is kept" in text.value for text in test.text)
