@@ -27,7 +27,7 @@ Spans = tuple[tuple[int, int], ...]
 COLOUR_BY = ("health", "service", "job", "team", "utilisation", "temperature", "power", "xid")
 """As the browser names them; the first is what one sees unasked."""
 
-SLOW_SECONDS = 5.0
+SLOW_SECONDS = 10.0
 """Which job holds a node changes by the minute, and costs a look at every pod."""
 
 NOTES_SHOWN = 200
@@ -72,7 +72,7 @@ def layer(fleet: live.Fleet, by: str) -> Layer:
     )
 
 
-@st.cache_resource(ttl=SLOW_SECONDS, max_entries=32, show_spinner=False)
+@st.cache_resource(ttl=live.FRESH_SECONDS, max_entries=32, show_spinner=False)
 def _layer(store_url: str, cluster: str, version: str, updated_at: datetime, by: str) -> Layer:
     header: dict[str, Any] = {"version": version, "by": by}
     told: dict[str, Any] = {"notes": _notes(version)}

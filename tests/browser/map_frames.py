@@ -51,7 +51,7 @@ def stir(url: str, *, moment: int, states: bool = True) -> None:
         codes = unpack(row.data)
         some = random.choice(codes.size, max(1, codes.size // 2000), replace=False)
         if states:
-            codes[some] = random.integers(0, 4, some.size)
+            codes[some] = codes[some] & ~numpy.uint8(3) | (codes[some] + 1) & 3
         _put(connection, topology.version, "node_state", STATE_ENCODING, pack(codes))
         busy = numpy.arange(codes.size) < codes.size * 8 // 10 + moment % 5
         _readings(connection, topology, busy, moment=moment)

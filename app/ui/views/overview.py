@@ -34,23 +34,18 @@ def _live(version: str | None) -> None:
     fleet = live.fleet_frames()
     if (fleet.version if fleet else None) != version:
         st.rerun()  # other nodes: their names must come first
-    status, worst = live.status(), live.worst_nodes()
-    parts.notes("blind", blind_notes(status))
+    head = st.container()
     if fleet is None:
-        parts.notes(
-            "empty",
-            [
-                parts.note(
-                    "No node is known yet. Start `pitwall agent` on the nodes and `pitwall worker` beside this page; "
-                    "the map appears with the first report."
-                )
-            ],
-        )
+        with head:
+            _tell_empty()
         return
-    parts.figures("figures", figures_of(status, in_service=failing_in_service(fleet)))
     left, right = st.columns([5, 3], gap="small")
-    with left:
+    with left:  # first, so that it waits for none of the reads of the others
         picked = fleet_map.mount_map(fleet, height=MAP_HEIGHT_PIXELS)
+    status, worst = live.status(), live.worst_nodes()
+    with head:
+        parts.notes("blind", blind_notes(status))
+        parts.figures("figures", figures_of(status, in_service=failing_in_service(fleet)))
     with right:
         open_incidents = live.open_incidents()
         if open_incidents:
@@ -64,6 +59,19 @@ def _live(version: str | None) -> None:
         names = words.listed(list(picked.nodes))
         asking.open_question(asking.Question("drain", nodes=picked.nodes, title=names))
         st.rerun()
+
+
+def _tell_empty() -> None:
+    parts.notes("blind", blind_notes(live.status()))
+    parts.notes(
+        "empty",
+        [
+            parts.note(
+                "No node is known yet. Start `pitwall agent` on the nodes and `pitwall worker` beside this page; "
+                "the map appears with the first report."
+            )
+        ],
+    )
 
 
 _BLINDNESS = {
