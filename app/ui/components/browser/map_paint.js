@@ -236,12 +236,14 @@ function drawFrame(map, index) {
     context.fillStyle = colors.blankInk;
     context.fillRect(x, y + t - 2, w - 1, 1.5);
   }
-  const frame = { 1: colors.blank, 2: colors.blank, 3: colors.blank, 4: colors.busy, 5: colors.watch, 7: colors.act }[node];
+  const frame = { 1: colors.blank, 2: colors.blank, 3: colors.blank, 4: colors.busy, 5: map.look.by === "health" && colors.watch, 7: colors.act }[node];
   if (!frame) return;
+  const halo = node === FAILING && map.look.by !== "health" ? 3 : 0; // red is lost beside some colours
   context.strokeStyle = frame;
   context.lineWidth = node === FAILING ? 2 : 1.4;
   context.setLineDash(node === 4 ? [4, 3] : node === 1 ? [2, 2] : []);
   const out = step >= 4 ? 1.5 : 0.5;
+  if (halo) haloed(map, () => context.strokeRect(x - out, y - out, w + 2 * out - 0.5, t + 2 * out), halo);
   context.strokeRect(x - out, y - out, w + 2 * out - 0.5, t + 2 * out);
   context.setLineDash([]);
   if (node === 2 && t >= 5) {
@@ -282,6 +284,7 @@ function drawMarks(map, visible) {
       const [x, y] = screenOf(map, index);
       context.beginPath();
       context.arc(x + w / 2, y + t / 2, Math.max(6, w), 0, 7);
+      if (map.look.by !== "health") haloed(map, () => context.stroke(), 2.5);
       context.stroke();
     }
   }
@@ -308,6 +311,14 @@ function drawMarks(map, visible) {
     context.strokeRect(x0, y0, x1 - x0, y1 - y0);
     context.setLineDash([]);
   }
+}
+
+// A line in the ground's colour under the one that is drawn next.
+function haloed({ context, colors }, stroke, more) {
+  const { lineWidth, strokeStyle } = context;
+  Object.assign(context, { lineWidth: lineWidth + 2 * more, strokeStyle: colors.ground });
+  stroke();
+  Object.assign(context, { lineWidth, strokeStyle });
 }
 
 function ring({ context, colors }, x, y, w, t, double) {
