@@ -198,6 +198,15 @@ class Settings(BaseSettings):
     alerts: Path | None = Field(
         default=None, description="Receivers and routes of alerts, a TOML file: docs/alerts.md."
     )
+    alertmanager_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Each Alertmanager peer's address, with commas between; no balancer."
+    )
+    alertmanager_token_file: Path | None = Field(
+        default=None, description="File with the bearer token for Alertmanager."
+    )
+    watchdog_url_file: Path | None = Field(
+        default=None, description="File with the address outside that is told each minute."
+    )
     alert_secrets_dir: Path | None = Field(
         default=None, description="Folder of files that hold the addresses of receivers."
     )
@@ -207,9 +216,9 @@ class Settings(BaseSettings):
     event_retention_days: int = Field(default=90, ge=1)
     history_retention_days: int = Field(default=14, ge=1)
 
-    @field_validator("enabled_kinds", mode="before")
+    @field_validator("enabled_kinds", "alertmanager_urls", mode="before")
     @classmethod
-    def _split_kinds(cls, given: object) -> object:
+    def _split_names(cls, given: object) -> object:
         """Names with commas between them."""
         return tuple(given.replace(",", " ").split()) if isinstance(given, str) else given
 
