@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.browser.axe import grave_findings
 from tests.browser.conftest import Stage
 from tests.browser.map_frames import another_topology, colour, stir
 from tests.browser.pages import assert_no_exception, keep, needs_chromium, open_page, serving
@@ -308,3 +309,12 @@ def test_the_map_fits_a_phone_and_a_wall(look: Callable[..., Any], width: int) -
     box = page.locator("canvas.pw-canvas").bounding_box()
     assert 0 <= box["x"] <= width - box["width"]
     keep(page, f"map-{width}")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("by", ["health", "job", "temperature"])
+def test_axe_finds_nothing_grave_in_the_map(look: Callable[..., Any], by: str, dark: bool) -> None:
+    page = look(f"by={by}&select=seed-64.2-3", dark=dark)
+    page.get_by_role("button", name="Table").click()
+    page.locator(".pw-map-table table").wait_for()
+    assert grave_findings(page, ".pw-map") == []

@@ -58,7 +58,7 @@ function makeMap(root) {
     h("button", { type: "button", "data-table": true, "aria-pressed": "false", title: "The nodes that stand out, as a table" }, "Table"),
     h("button", { type: "button", "data-zoom": "1.5", title: "Zoom in (+)", "aria-label": "Zoom in" }, "+"),
     h("button", { type: "button", "data-zoom": "0.667", title: "Zoom out (−)", "aria-label": "Zoom out" }, "−"),
-    h("button", { type: "button", "data-zoom": "0", title: "Whole fleet (0)", "aria-label": "Whole fleet" }, "Fit"));
+    h("button", { type: "button", "data-zoom": "0", title: "Whole fleet (0)", "aria-label": "Fit the whole fleet" }, "Fit"));
   map.bar = h("div", { class: "pw-map-bar", role: "toolbar", "aria-label": "Selected nodes", hidden: true });
   map.table = h("div", { class: "pw-map-table", hidden: true });
   map.stage = h("div", { class: "pw-stage" }, map.canvas, map.tip);
