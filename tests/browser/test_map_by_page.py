@@ -219,6 +219,20 @@ def test_a_shared_address_shows_the_same(look: Callable[..., Any], stage: Stage)
     assert page.evaluate(f"[...{MAP}.chosen]") == [2, 3, 9]
 
 
+def test_what_one_made_of_the_map_is_there_when_one_comes_back(look: Callable[..., Any]) -> None:
+    page = look("by=power&select=seed-64.5")
+    page.get_by_label("Zoom in").click()
+    await_query(page, "zoom", "1.50")
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.wait_for_url(re.compile("/jobs"))
+    page.get_by_role("link", name="Overview").click()
+    page.wait_for_selector('canvas[data-own-by="power"]')
+    await_query(page, "zoom", "1.50")
+    assert query_of(page)["by"] == "power"
+    assert query_of(page)["select"] == "seed-64.5"
+    page.get_by_text("1 node selected").wait_for()
+
+
 def test_a_selection_of_another_topology_is_refused_with_a_word(look: Callable[..., Any]) -> None:
     page = look("select=00000000.1-4")
     page.get_by_text("was made before nodes came or went").wait_for()

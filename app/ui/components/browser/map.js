@@ -126,6 +126,7 @@ function update(map, header, frames) {
   drawBar(map);
   drawTable(map);
   draw(map);
+  if (renamed) writeAddress(map); // back from another view, whose address was its own
   if (map.hover >= 0 || map.hoverRack) showTip(map, map.hover, map.hoverSlot);
 }
 
