@@ -199,7 +199,8 @@ class Settings(BaseSettings):
         default=None, description="Receivers and routes of alerts, a TOML file: docs/alerts.md."
     )
     alertmanager_urls: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Each Alertmanager peer's address, with commas between; no balancer."
+        default=(),
+        description="Each Alertmanager peer's address, with commas between; no balancer.",
     )
     alertmanager_token_file: Path | None = Field(
         default=None, description="File with the bearer token for Alertmanager."

@@ -23,6 +23,7 @@ from app.ingest.errors import Refusal, unavailable
 from app.ingest.identity import Doorkeeper
 from app.ingest.metrics import IngestMetrics
 from app.ingest.openapi import ErrorAnswer, ErrorDetail, install
+from app.ingest.store_metrics import StoreMetrics
 from app.ingest.writer import ReportWriter
 from app.settings import Settings
 from app.store.engine import check_schema, open_store
@@ -46,6 +47,7 @@ def create(
 ) -> FastAPI:
     """The app. Its writer starts and stops with the app's lifespan."""
     metrics = IngestMetrics()
+    metrics.registry.register(StoreMetrics(engine, settings.cluster, now=now))
     writer = ReportWriter(
         engine,
         settings.cluster,
@@ -165,7 +167,7 @@ def _add_health(app: FastAPI, engine: Engine, writer: ReportWriter, metrics: Ing
 
     @app.get("/metrics", tags=["process"], response_model=None)
     def exposition() -> Response:
-        """Ingest's own metrics for Prometheus."""
+        """Ingest's own metrics for Prometheus, and what the store counts."""
         body, content_type = metrics.exposition()
         return Response(body, media_type=content_type)
 
