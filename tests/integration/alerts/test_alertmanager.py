@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from alertmanagers import Alertmanager, alertmanagers
-from conftest import CLUSTER, Office, until
+from office import CLUSTER, Office, until
 from receiving import HttpReceiver, http_receiver
 from sqlalchemy import insert, select, update
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import CLUSTER, Office
+from office import CLUSTER, Office
 from receiving import HttpReceiver, http_receiver
 
 from app.alerts.config import AlertConfig, Receiver

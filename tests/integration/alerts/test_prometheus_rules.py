@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 from alertmanagers import BINARY, alertmanagers, free_port
-from conftest import CLUSTER, Office, until
+from office import CLUSTER, Office, until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from receiving import http_receiver
