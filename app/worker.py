@@ -18,6 +18,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
+from app.alerts.config import DEFAULT, AlertConfig, load_config
 from app.errors import PitwallError, SettingsError
 from app.operations.access import Access
 from app.operations.authority import Authority
@@ -30,9 +31,11 @@ from app.operations.reconciler import Reconciler
 from app.operations.requests import RequestDesk
 from app.settings import Settings
 from app.store.engine import check_schema, open_store
+from app.worker_alertmanager import AlertmanagerSync, peers_of
 from app.worker_automatic import Automatic
 from app.worker_chores import Chores
 from app.worker_dcgm import DcgmWatch
+from app.worker_deliveries import Deliveries
 from app.worker_diagnostics import Diagnostics
 from app.worker_kubernetes_findings import KubernetesFindings
 from app.worker_permissions import PermissionFacts
@@ -60,6 +63,8 @@ AUTOMATIC_SECONDS = 0.5
 OPERATIONS_SECONDS = 0.1
 """Between looks at the operations; after a look that took long there is a pause as long, up to LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 0.4
+DELIVERIES_SECONDS = 0.5
+ALERTMANAGER_SECONDS = 2.0
 DIAGNOSTICS_SECONDS = 1.0
 SYNC_SECONDS = 1.0
 KUBERNETES_SECONDS = 2.0
@@ -101,6 +106,7 @@ class Worker:
         rules: RuleSet = BUILT_IN,
         automatic: Sequence[AutomaticRule] = (),
         diagnostic: dict[str, Any] | None = None,
+        alerts: AlertConfig = DEFAULT,
     ) -> None:
         """watching: for lists and watches; acting: for calls, with time-outs within the lease's margin."""
         self.settings = settings
@@ -115,6 +121,17 @@ class Worker:
             clock=clock,
             access=self.access,
             diagnostic=diagnostic,
+            alerts=alerts,
+        )
+        self.deliveries = Deliveries(
+            engine, alerts, settings=settings, lease=self.lease, clock=clock
+        )
+        self.alertmanager = AlertmanagerSync(
+            engine,
+            peers_of(settings),
+            cluster=settings.cluster,
+            lease=self.lease,
+            clock=clock,
         )
         self.automatic = Automatic(
             engine, automatic, settings=settings, lease=self.lease, clock=clock
@@ -188,6 +205,8 @@ class Worker:
             ("requests", self.desk.tick, REQUESTS_SECONDS),
             ("automatic", self.automatic.tick, AUTOMATIC_SECONDS),
             ("operations", self._operate, OPERATIONS_SECONDS),
+            ("deliveries", self.deliveries.tick, DELIVERIES_SECONDS),
+            ("alertmanager", self.alertmanager.tick, ALERTMANAGER_SECONDS),
             ("diagnostics", self.diagnostics.tick, DIAGNOSTICS_SECONDS),
             ("repairs", self.repairs.tick, DIAGNOSTICS_SECONDS),
             ("sync", self._when_active(self.sync.tick), SYNC_SECONDS),
@@ -215,6 +234,8 @@ class Worker:
         self._guarded("lease", self.lease.give_back)()
         self.watcher.stop()
         self._guarded("prometheus", self.dcgm.close)()
+        self._guarded("deliveries", self.deliveries.close)()
+        self._guarded("alertmanager", self.alertmanager.close)()
 
     def _renew(self) -> None:
         active = self.lease.renew() is not None
@@ -299,6 +320,7 @@ def run(settings: Settings) -> None:
         rules=rules,
         automatic=load_automatic(settings.automatic),
         diagnostic=load_template(settings.diagnostic_job),
+        alerts=load_config(settings.alerts),
     )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, or_, select, update
 from sqlalchemy import insert as sql_insert
 
 from app.alerts.model import outgrown
+from app.errors import SettingsError
 from app.notifications.alertmanager import (
     PUSH_SECONDS,
     RESOLVED_FOR,
@@ -24,6 +25,7 @@ from app.notifications.alertmanager import (
     PeerSilence,
 )
 from app.operations.lease import LeaseKeeper, check
+from app.settings import Settings
 from app.store.engine import read, write
 from app.store.reads.rows import table_of
 from app.store.sources import note_source
@@ -234,6 +236,20 @@ class AlertmanagerSync:
             .where(_silence.c.cluster == self._cluster, _silence.c.id == silence_id)
             .values(**values)
         )
+
+
+def peers_of(settings: Settings) -> list[Peer]:
+    """The site's peers. Raises SettingsError where the token's file can't be read."""
+    token = ""
+    if settings.alertmanager_urls and settings.alertmanager_token_file is not None:
+        try:
+            token = settings.alertmanager_token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(
+                f"PITWALL_ALERTMANAGER_TOKEN_FILE={settings.alertmanager_token_file} can't be read: "
+                f"{type(error).__name__}."
+            ) from error
+    return [Peer(url, token=token) for url in settings.alertmanager_urls]
 
 
 def _push(peer: Peer, alerts: Sequence[Outgoing], now: datetime) -> str:

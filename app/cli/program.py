@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli import (
+    alerts,
     automatic,
     controls,
     demo,
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
     incidents.register(program)
     operations.register(program)
     controls.register(program)
+    alerts.register(program)
     automatic.register(program)
     repairs.register(program)
     inspect.register(program)

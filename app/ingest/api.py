@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from sqlalchemy import Engine
 
 from app.errors import RequestRefused
-from app.ingest import answers
+from app.ingest import alert_api, answers
 from app.ingest.errors import Refusal
 from app.ingest.identity import Doorkeeper, bearer
 from app.ingest.openapi import described
@@ -62,6 +62,7 @@ TYPES: list[Any] = [
     RequestRecord,
     answers.RequestBody,
     answers.Caller,
+    *alert_api.TYPES,
 ]
 
 Item = TypeVar("Item", bound=msgspec.Struct)
@@ -260,6 +261,8 @@ def create_router(
         if found is None:
             raise _unknown("request", request_id)
         return _json(found)
+
+    reading.include_router(alert_api.create_router(engine, cluster, now=now))
 
     async def request_body(request: Request) -> bytes:
         body = bytearray()

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import IntegrityError
 
 from app import roles
+from app.alerts.config import DEFAULT, AlertConfig
 from app.errors import RequestRefused
-from app.operations import admission, approval, incident_requests, ledger, trips
+from app.operations import admission, alert_requests, approval, incident_requests, ledger, trips
 from app.operations.access import Access
 from app.operations.case import Case, Outcome
 from app.operations.diagnose_requests import diagnose
@@ -57,9 +58,11 @@ class RequestDesk:
         clock: Callable[[], datetime],
         access: Access | None = None,
         diagnostic: dict[str, Any] | None = None,
+        alerts: AlertConfig = DEFAULT,
     ) -> None:
         """access: asks whether an author may have that done; none asks about nobody. diagnostic: the site's Job."""
         self._diagnostic = diagnostic
+        self._alerts = alerts
         self._access = access
         self._engine = engine
         self._cluster = settings.cluster
@@ -99,7 +102,7 @@ class RequestDesk:
         now = self._clock()
         view = fresh(self._view(), now)
         # A cancel or a choice needs no view: it is a word to the reconciler. Nor does one on an incident.
-        needs_view = request.kind not in (*WORDS, *incident_requests.KINDS)
+        needs_view = request.kind not in (*WORDS, *incident_requests.KINDS, *alert_requests.KINDS)
         if needs_view and not view.synced:
             if (now - request.created_at).total_seconds() < UNHEARD_SECONDS:
                 return False
@@ -154,6 +157,16 @@ class RequestDesk:
     ) -> Outcome:
         if request.kind in incident_requests.KINDS:
             answer = incident_requests.answer(connection, self._cluster, request, now)
+            return Outcome(answer=answer)
+        if request.kind in alert_requests.KINDS:
+            answer = alert_requests.answer(
+                connection,
+                self._cluster,
+                request,
+                config=self._alerts,
+                settings=self._settings,
+                now=now,
+            )
             return Outcome(answer=answer)
         case = Case(
             connection,

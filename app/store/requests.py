@@ -22,10 +22,24 @@ _AUDIT = table_of(AuditEntry)
 KINDS = (
     *("preview", "drain", "reschedule", "uncordon", "cancel", "choose", "repair", "return"),
     *("diagnose", "repair_note"),
+    *("silence", "maintenance", "unsilence", "send_again", "drop_delivery"),
+    *("test_receiver", "receiver_add", "receiver_disable"),
     *("undo", "approve", "pause", "unpause", "reset_limit"),
     *("acknowledge", "own", "note", "resolve", "reopen"),  # of an incident
 )
-SUBJECTS = ("job", "operation_id", "request_id", "incident", "incident_id", "limit", "node")
+SUBJECTS = (
+    "value",
+    "silence_id",
+    "delivery_id",
+    "receiver",
+    "job",
+    "operation_id",
+    "request_id",
+    "incident",
+    "incident_id",
+    "limit",
+    "node",
+)
 MAX_REASON_LENGTH = 2000
 MAX_KEY_LENGTH = 200
 
