@@ -19,7 +19,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine
 
 from app.alerts.config import DEFAULT, AlertConfig, load_config
+from app.alerts.message import check_templates
 from app.errors import PitwallError, SettingsError
+from app.notifications.watchdog import Watchdog
 from app.operations.access import Access
 from app.operations.authority import Authority
 from app.operations.automatic_rules import AutomaticRule, load_automatic
@@ -32,6 +34,7 @@ from app.operations.requests import RequestDesk
 from app.settings import Settings
 from app.store.engine import check_schema, open_store
 from app.worker_alertmanager import AlertmanagerSync, peers_of
+from app.worker_alerts import AlertDesk
 from app.worker_automatic import Automatic
 from app.worker_chores import Chores
 from app.worker_dcgm import DcgmWatch
@@ -63,6 +66,8 @@ AUTOMATIC_SECONDS = 0.5
 OPERATIONS_SECONDS = 0.1
 """Between looks at the operations; after a look that took long there is a pause as long, up to LONGEST_PAUSE_SECONDS."""
 LONGEST_PAUSE_SECONDS = 0.4
+ALERTS_SECONDS = 1.0
+WATCHDOG_SECONDS = 5.0
 DELIVERIES_SECONDS = 0.5
 ALERTMANAGER_SECONDS = 2.0
 DIAGNOSTICS_SECONDS = 1.0
@@ -90,6 +95,16 @@ def enabled_kinds(settings: Settings) -> frozenset[str]:
             f"{', '.join(sorted(known))}; correct it and start again."
         )
     return frozenset(settings.enabled_kinds)
+
+
+def load_alerts(settings: Settings) -> AlertConfig:
+    """The site's alerts with templates that were rendered once. Raises SettingsError."""
+    config = load_config(settings.alerts)
+    try:
+        check_templates(config.templates, cluster=settings.cluster, page_url=settings.page_url)
+    except ValueError as error:
+        raise SettingsError(f"{settings.alerts}: {error}; correct it and start again.") from error
+    return config
 
 
 class Worker:
@@ -122,6 +137,15 @@ class Worker:
             access=self.access,
             diagnostic=diagnostic,
             alerts=alerts,
+        )
+        self.alerts = AlertDesk(engine, alerts, settings=settings, lease=self.lease, clock=clock)
+        self.watchdog = Watchdog(
+            engine,
+            settings.watchdog_url_file,
+            cluster=settings.cluster,
+            lease=self.lease,
+            looked_at=lambda: self.alerts.looked_at,
+            clock=clock,
         )
         self.deliveries = Deliveries(
             engine, alerts, settings=settings, lease=self.lease, clock=clock
@@ -205,6 +229,8 @@ class Worker:
             ("requests", self.desk.tick, REQUESTS_SECONDS),
             ("automatic", self.automatic.tick, AUTOMATIC_SECONDS),
             ("operations", self._operate, OPERATIONS_SECONDS),
+            ("alerts", self.alerts.tick, ALERTS_SECONDS),
+            ("watchdog", self.watchdog.tick, WATCHDOG_SECONDS),
             ("deliveries", self.deliveries.tick, DELIVERIES_SECONDS),
             ("alertmanager", self.alertmanager.tick, ALERTMANAGER_SECONDS),
             ("diagnostics", self.diagnostics.tick, DIAGNOSTICS_SECONDS),
@@ -320,7 +346,7 @@ def run(settings: Settings) -> None:
         rules=rules,
         automatic=load_automatic(settings.automatic),
         diagnostic=load_template(settings.diagnostic_job),
-        alerts=load_config(settings.alerts),
+        alerts=load_alerts(settings),
     )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

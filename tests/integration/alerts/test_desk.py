@@ -1,0 +1,395 @@
+"""From what happens to what a person is told, through the real store: each rule of what alerting must not get wrong."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from office import CLUSTER, Office
+from receiving import HttpReceiver, http_receiver
+from sqlalchemy import insert, select, update
+
+from app.alerts.config import AlertConfig, parse_config
+from app.store.engine import read, write
+from app.store.reads import alerts as reads
+from app.store.reads.rows import table_of
+from app.store.requests import submit
+from app.store.sources import note_source
+from app.store.tables import Alert, AlertDelivery, Incident, Silence
+from app.store.writes.incident_words import acknowledge
+from app.store.writes.incidents import refresh_incidents
+from app.store.writes.reports import store_reports
+from app.worker_alerts import AlertDesk
+from app.worker_deliveries import Deliveries
+from tests.reports import finding, report
+
+CONFIG = """
+[[receiver]]
+name = "pager"
+url_file = "{folder}/pager"
+
+[[receiver]]
+name = "chat"
+url_file = "{folder}/chat"
+
+[root]
+receivers = ["pager"]
+{more}
+"""
+
+
+class House:
+    """Nodes that report, the desk that decides, the outbox that sends."""
+
+    def __init__(
+        self, office: Office, folder: Path, hook: HttpReceiver, more: str = "", **settings: Any
+    ) -> None:
+        self.office = office
+        for name in ("pager", "chat"):
+            (folder / name).write_text(f"json://{hook.url}/{name}")
+        self.hook = hook
+        self.config: AlertConfig = parse_config(CONFIG.format(folder=folder, more=more))
+        self.settings = office.settings.model_copy(update=settings)
+        self.sequence: Counter[str] = Counter()
+        self.faults: dict[str, tuple[str, ...]] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """The worker is another one now; nothing but the store is left."""
+        self.desk = AlertDesk(
+            self.office.engine,
+            self.config,
+            settings=self.settings,
+            lease=self.office.lease,
+            clock=self.office.clock,
+        )
+        self.deliveries = Deliveries(
+            self.office.engine,
+            self.config,
+            settings=self.settings,
+            lease=self.office.lease,
+            clock=self.office.clock,
+        )
+
+    def say(self, *nodes: str, sources: bool = True) -> None:
+        """What these nodes' agents say now; the sources are well."""
+        now = self.office.clock()
+        said = []
+        for node in nodes:
+            self.sequence[node] += 1
+            found = [finding(one, severity="fatal", since=now) for one in self.faults.get(node, ())]
+            said.append(
+                msgspec.structs.replace(
+                    report(node, self.sequence[node], findings=found),
+                    cluster=CLUSTER,
+                    observed_at=now,
+                )
+            )
+        with write(self.office.engine) as connection:
+            if said:
+                store_reports(connection, CLUSTER, said, now)
+            refresh_incidents(connection, CLUSTER, now)
+            for source in ("agents", "kubernetes", "ingest", "worker") if sources else ():
+                note_source(connection, CLUSTER, source, state="ok", now=now)
+
+    def fail(self, *nodes: str, episode: str = "e") -> None:
+        for node in nodes:
+            self.faults[node] = (f"{episode}-{node}",)
+        self.say(*nodes)
+
+    def mend(self, *nodes: str) -> None:
+        for node in nodes:
+            self.faults[node] = ()
+        self.say(*nodes)
+
+    def turn(self, seconds: float = 0, *nodes: str) -> None:
+        """So much time passes, in which all goes on."""
+        self.office.pass_time(seconds=seconds)
+        self.say(*nodes)
+        self.desk.tick()
+        while self.deliveries.tick():
+            pass
+
+    def told(self, receiver: str = "pager") -> list[tuple[str, str]]:
+        return [
+            (h.document["event"], h.document["title"])
+            for h in self.hook.heard
+            if h.path == f"/{receiver}"
+        ]
+
+    def events(self, receiver: str = "pager") -> list[str]:
+        return [event for event, _ in self.told(receiver)]
+
+    def open(self) -> list[Any]:
+        return reads.alerts(self.office.engine, CLUSTER)
+
+    def incident(self) -> Any:
+        with read(self.office.engine) as connection:
+            return connection.execute(select(table_of(Incident))).first()
+
+
+@pytest.fixture
+def hook() -> Iterator[HttpReceiver]:
+    with http_receiver() as found:
+        yield found
+
+
+@pytest.fixture
+def house(office: Office, tmp_path: Path, hook: HttpReceiver) -> House:
+    made = House(office, tmp_path, hook)
+    made.say("n1", "n2")
+    made.turn()
+    return made
+
+
+def test_a_fault_is_told_once_with_all_that_one_needs_and_its_end_under_the_same_key(
+    house: House, hook: HttpReceiver
+) -> None:
+    house.fail("n1")
+    house.turn()
+    assert house.told() == [], "group_wait"
+    house.turn(31, "n1")
+    ((event, title),) = house.told()
+    assert event == "trigger"
+    assert title.startswith("[FATAL] n1: ")
+    assert len(title) <= 100
+    body = hook.heard[0].document["body"]
+    for part in (
+        "Where: node n1",
+        "Since: ",
+        "Hurts: no job",
+        "Do: restart the node",
+        "See: http://127.0.0.1:8501/incidents?id=",
+    ):
+        assert part in body, body
+    house.turn(60, "n1")
+    assert len(house.told()) == 1
+    house.mend("n1")
+    for _ in range(8):
+        house.turn(60, "n1")
+    assert house.events() == ["trigger", "resolve"]
+    assert len({h.document["key"] for h in hook.heard}) == 1
+    assert house.open() == []
+
+
+def test_no_data_is_not_resolved_it_is_unknown(house: House) -> None:
+    house.fail("n1")
+    house.turn(31, "n1")
+    house.office.pass_time(minutes=10)
+    house.desk.tick()  # nobody has spoken: every source is blind
+    while house.deliveries.tick():
+        pass
+    assert "resolve" not in house.events()
+    (alert,) = [one for one in house.open() if one.labels["alertname"] == "NodeIncident"]
+    assert alert.state == "unknown"
+    assert any(one.labels["alertname"] == "SourceBlind" for one in house.open())
+
+
+def test_an_acknowledgement_goes_to_who_was_told_and_stops_the_repeats(house: House) -> None:
+    house.fail("n1")
+    house.turn(31, "n1")
+    with write(house.office.engine) as connection:
+        acknowledge(
+            connection, CLUSTER, house.incident().id, author="ana", now=house.office.clock()
+        )
+    house.turn(10, "n1")
+    assert house.events() == ["trigger", "acknowledge"]
+    house.turn(5 * 3600, "n1")
+    assert house.events() == ["trigger", "acknowledge"]
+
+
+def test_what_nobody_takes_up_is_repeated_after_four_hours(house: House) -> None:
+    house.fail("n1")
+    house.turn(31, "n1")
+    house.turn(3.9 * 3600, "n1")
+    assert house.events() == ["trigger"]
+    house.turn(0.2 * 3600, "n1")
+    assert house.events() == ["trigger", "trigger"]
+
+
+def test_a_silence_hides_and_what_it_hides_stays_visible_and_counted(house: House) -> None:
+    now = house.office.clock()
+    with write(house.office.engine) as connection:
+        connection.execute(
+            insert(table_of(Silence)).values(
+                cluster=CLUSTER, id="s1", kind="silence", author="ana", reason="cables", created_at=now, origin="pitwall",
+                matchers=[{"label": "node", "op": "=", "value": "n1"}], starts_at=now, ends_at=now + timedelta(hours=2),
+            )
+        )  # fmt: skip
+    house.fail("n1", "n2")
+    house.turn(31, "n1", "n2")
+    assert [title for _, title in house.told()] == [house.told()[0][1]]
+    assert "n2" in house.told()[0][1]
+    assert {one.labels.get("node"): one.silenced_by for one in house.open()} == {
+        "n1": ["s1"],
+        "n2": [],
+    }
+    (silence,) = reads.silences(house.office.engine, CLUSTER, now=house.office.clock())
+    assert silence.hides == 1
+    house.turn(2 * 3600, "n1", "n2")
+    house.turn(301, "n1", "n2")
+    assert any("n1" in title for _, title in house.told()), "it is told once the silence is over"
+
+
+def test_each_episode_is_its_own_and_a_new_fault_is_told_anew(house: House) -> None:
+    house.fail("n1", episode="old")
+    house.turn(31, "n1")
+    house.mend("n1")
+    for _ in range(10):
+        house.turn(120, "n1")
+    house.fail("n1", episode="new")
+    house.turn(31, "n1")
+    house.turn(301, "n1")
+    assert house.events().count("trigger") == 2
+
+
+def test_what_nobody_acknowledges_goes_on_to_the_next(
+    office: Office, tmp_path: Path, hook: HttpReceiver
+) -> None:
+    more = '[[escalation]]\nname = "lead"\nreceivers = ["chat"]\nafter_seconds = 600\n'
+    house = House(office, tmp_path, hook, more)
+    house.say("n1")
+    house.fail("n1")
+    house.turn(31, "n1")
+    house.turn(500, "n1")
+    assert house.events("chat") == []
+    house.turn(120, "n1")
+    house.turn(5, "n1")
+    assert house.events("chat") == ["trigger"]
+    assert house.open()[0].escalated_at is not None
+
+
+def test_quiet_hours_hold_what_can_wait(office: Office, tmp_path: Path, hook: HttpReceiver) -> None:
+    more = '[[quiet_hours]]\nname = "night"\nstart = "00:00"\nend = "23:59"\nmatch = ["severity=~\\"info|warning|critical|fatal\\""]\n'
+    house = House(office, tmp_path, hook, more)
+    house.say("n1")
+    house.fail("n1")
+    house.turn(31, "n1")
+    assert house.told() == []
+    assert house.open(), "and yet it is open and shown"
+
+
+def test_with_an_alertmanager_people_are_told_by_it(
+    office: Office, tmp_path: Path, hook: HttpReceiver
+) -> None:
+    house = House(office, tmp_path, hook, alertmanager_urls=("http://127.0.0.1:9",))
+    house.say("n1")
+    house.fail("n1")
+    house.turn(31, "n1")
+    assert house.told() == []
+    both = '[[route]]\nmatch = ["severity=\\"fatal\\""]\nreceivers = ["chat"]\nalso_with_alertmanager = true\n'
+    house = House(office, tmp_path, hook, both, alertmanager_urls=("http://127.0.0.1:9",))
+    house.sequence["n1"] = 50
+    house.faults["n1"] = ("e-n1",)
+    house.turn(31, "n1")
+    assert house.events("chat") == ["trigger"]
+
+
+def test_a_worker_that_is_another_at_each_turn_tells_nothing_twice(house: House) -> None:
+    house.fail("n1", "n2")
+    for _ in range(12):
+        house.restart()
+        house.turn(20, "n1", "n2")
+    house.mend("n1", "n2")
+    for _ in range(12):
+        house.restart()
+        house.turn(60, "n1", "n2")
+    with read(house.office.engine) as connection:
+        sent = connection.execute(select(table_of(AlertDelivery))).all()
+    assert len({row.id for row in sent}) == len(sent) == len(house.hook.heard)
+    assert house.events().count("trigger") == 1
+    assert house.events()[-1] == "resolve"
+
+
+def test_the_watchdog_always_fires_and_is_told_to_nobody_by_itself(house: House) -> None:
+    with read(house.office.engine) as connection:
+        names = [row.labels["alertname"] for row in connection.execute(select(table_of(Alert)))]
+    assert names == ["Watchdog"]
+    house.turn(31)
+    assert house.told() == []
+
+
+def test_a_drains_start_stuck_failed_and_done_are_told_once_each(house: House) -> None:
+    from app.store.tables import Operation, OperationNode
+
+    now = house.office.clock()
+    table = table_of(Operation)
+    made = Operation(cluster=CLUSTER, id="op1", kind="drain", subject="n1", author="ana", state="Running", created_at=now, updated_at=now)  # fmt: skip
+    with write(house.office.engine) as connection:
+        connection.execute(insert(table).values(**made.model_dump()))
+        connection.execute(
+            insert(table_of(OperationNode)).values(
+                operation_id="op1", cluster=CLUSTER, node="n1", open=True
+            )
+        )
+
+    def becomes(**values: Any) -> None:
+        with write(house.office.engine) as connection:
+            connection.execute(
+                update(table)
+                .where(table.c.id == "op1")
+                .values(updated_at=house.office.clock(), **values)
+            )
+
+    house.turn(31)
+    becomes(state="Blocked", message="waits for a choice")
+    house.turn(31)
+    house.turn(31)
+    becomes(state="Running", message="goes on")
+    house.turn(400)
+    becomes(state="Succeeded", ended_at=house.office.clock())
+    house.turn(31)
+    house.turn(400)
+    titles = [title for event, title in house.told() if event == "trigger"]
+    assert sum("began" in title for title in titles) == 1, titles
+    assert sum("is stuck" in title for title in titles) == 1, titles
+    assert sum("is done" in title for title in titles) == 1, titles
+
+
+def test_a_storm_is_told_by_incident_and_not_by_finding(
+    office: Office, tmp_path: Path, hook: HttpReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """10,000 findings on 200 nodes through the real store: what a person gets, and how long it takes without group wait."""
+    house = House(office, tmp_path, hook, "group_wait_seconds = 0")
+    names = [f"h100-{number:03}" for number in range(200)]
+    house.say(*names)
+    house.turn()
+    begun = office.clock()
+    for wave in range(50):  # 200 findings a wave, one a node
+        for name in names:
+            house.faults[name] = (*house.faults.get(name, ()), f"e{wave}-{name}")
+        house.say(*names) if wave % 10 == 9 else None
+    house.turn(0)
+    with read(office.engine) as connection:
+        from app.store.tables import Finding
+
+        findings = connection.execute(select(table_of(Finding).c.episode)).all()
+        rows = connection.execute(select(table_of(AlertDelivery))).all()
+    took = [(row.created_at - begun).total_seconds() for row in rows]
+    for _ in range(6):
+        house.turn(301, *names)
+    incidents = {
+        one.incident_id
+        for one in reads.alerts(office.engine, CLUSTER, limit=1000)
+        if one.incident_id
+    }
+    with capsys.disabled():
+        print(
+            f"\n{len(findings)} findings on {len(names)} nodes: {len(incidents)} incidents are alerts, "
+            f"{len(house.told())} messages to a person in half an hour; finding to outbox at most {max(took):.1f} s"
+        )
+    assert len(findings) == 10_000
+    assert 1 <= len(house.told()) <= 10
+    assert max(took) < 10
+    assert len(incidents) <= 200
+
+
+def test_requests_about_alerts_are_kinds_of_requests(house: House) -> None:
+    made = submit(
+        house.office.engine, CLUSTER, kind="silence", parameters={"on": "all", "seconds": 60}, author="ana", reason="x",
+        idempotency_key="", now=house.office.clock(),
+    )  # fmt: skip
+    assert made.state == "pending"
