@@ -1,4 +1,4 @@
-"""Acceptance 15, of which what there is: every count shown equals the cluster's. Alerts come with their part."""
+"""Acceptance 15: every count shown equals the cluster's. Its alerts: test_acceptance_15_alerts.py."""
 
 import time
 from collections import Counter
