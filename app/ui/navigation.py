@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from app.ui.views import (
+    alerts,
     audit,
     automatic,
     capacity,
@@ -34,6 +35,7 @@ VIEWS = (
     View("jobs", "Jobs", jobs.show),
     View("incidents", "Incidents", incidents.show),
     View("operations", "Operations", operations.show),
+    View("alerts", "Alerts", alerts.show),
     View("capacity", "Capacity", capacity.show),
     View("automatic", "Automatic", automatic.show, MORE),
     View("audit", "Audit", audit.show, MORE),

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from tests.browser.pages import PageServer, chromium, open_page, serving
-from tests.browser.seed import Seeded, beat, seed, seed_audit, seed_automatic, seed_history
+from tests.browser.seed import (
+    Seeded,
+    beat,
+    seed,
+    seed_alerts,
+    seed_audit,
+    seed_automatic,
+    seed_history,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     seed_audit(url, "ana", rows=8)
     seed_automatic(url, seeded.failing)
     seed_history(url, seeded.failing)
+    seed_alerts(url, seeded.failing)
     with serving(url, log=folder / "page.log") as server:
         yield Stage(seeded, url, server)
 

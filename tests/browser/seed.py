@@ -18,6 +18,8 @@ from app.store.engine import migrate, open_store, write
 from app.store.reads.rows import table_of
 from app.store.records import Block, Rack, Topology
 from app.store.tables import (
+    Alert,
+    AlertDelivery,
     AuditEntry,
     AutomaticAction,
     Finding,
@@ -35,6 +37,7 @@ from app.store.tables import (
     Placement,
     Pod,
     Rank,
+    Silence,
     SourceStatus,
     SummaryBlock,
 )
@@ -609,6 +612,71 @@ def seed_history(
                 call_error="",
             )
         )
+    engine.dispose()
+
+
+def seed_alerts(url: str, node: str, *, cluster: str = CLUSTER, words: str = "") -> None:
+    """Alerts told, silenced and unknown; a silence; receivers of which one can't be reached."""
+    now = datetime.now(UTC)
+    engine = open_store(url)
+    rows = (
+        ("a1", "fatal", "firing", f"{node}: XID 79", "pretrain/llama-70b-pretrain (rank 4); 208 GPUs; team foundation", [], None),
+        ("a2", "critical", "firing", "drain of h100-a-r02-04 is stuck", "", [], "ana"),
+        ("a3", "warning", "firing", "source prometheus is blind", "what it tells is Unknown", ["s1"], None),
+        ("a4", "critical", "unknown", "h100-a-r04-02: no report", "", [], None),
+    )  # fmt: skip
+    with write(engine) as connection:
+        for name, severity, state, summary, hurts, silenced, taken in rows:
+            connection.execute(
+                insert(table_of(Alert)).values(
+                    cluster=cluster,
+                    id=name,
+                    fingerprint=name,
+                    labels={"alertname": "NodeIncident"},
+                    severity=severity,
+                    annotations={"summary": words or summary, "hurts": words or hurts},
+                    state=state,
+                    incident_id="i1" if name == "a1" else None,
+                    started_at=now - timedelta(minutes=3),
+                    updated_at=now,
+                    silenced_by=silenced,
+                    acknowledged_by=words or taken if taken else None,
+                )
+            )
+        connection.execute(
+            insert(table_of(Silence)).values(
+                cluster=cluster,
+                id="s1",
+                kind="silence",
+                matchers=[{"label": "source", "op": "=", "value": words or "prometheus"}],
+                author=words or "ana",
+                reason=words or "Prometheus is moved",
+                created_at=now,
+                starts_at=now,
+                ends_at=now + timedelta(hours=2),
+                origin="pitwall",
+            )
+        )
+        for name, state, error in (("pager", "sent", ""), ("chat", "dead", "answered 404")):
+            connection.execute(
+                insert(table_of(AlertDelivery)).values(
+                    cluster=cluster,
+                    id=f"d-{name}",
+                    number=1,
+                    receiver=words or name,
+                    group_key="k",
+                    alert_ids=[],
+                    event="trigger",
+                    deduplication_key=name,
+                    message={"title": words or f"[FATAL] {node}: XID 79", "body": ""},
+                    state=state,
+                    attempts=1,
+                    created_at=now - timedelta(minutes=2),
+                    next_attempt_at=now,
+                    sent_at=now if state == "sent" else None,
+                    last_error=words or error,
+                )
+            )
     engine.dispose()
 
 

@@ -11,7 +11,7 @@ from app.store.reads.rows import table_of
 from app.store.tables import Finding, Gpu, Incident, Job, Node, Operation, OperationStep, Pod, Rank
 from tests.browser.answering import answering, drain_plan
 from tests.browser.pages import assert_no_exception, needs_chromium, open_page, serving
-from tests.browser.seed import beat, seed, seed_audit, seed_automatic, seed_history
+from tests.browser.seed import beat, seed, seed_alerts, seed_audit, seed_automatic, seed_history
 
 pytestmark = [needs_chromium, pytest.mark.browser]
 
@@ -28,6 +28,7 @@ def test_hostile_text_is_text_everywhere(browser: Any, tmp_path: Any) -> None:
     seed_audit(url, EVIL, words=EVIL)
     seed_automatic(url, seeded.failing, words=EVIL)
     seed_history(url, seeded.failing, words=EVIL)
+    seed_alerts(url, seeded.failing, words=EVIL)
     blocked = seeded.operations["blocked"]
     with serving(url, log=tmp_path / "page.log") as server:
         beat(url)
@@ -46,6 +47,7 @@ def test_hostile_text_is_text_everywhere(browser: Any, tmp_path: Any) -> None:
             "/capacity",
             "/audit",
             "/automatic",
+            "/alerts",
             f"/operations?id={blocked}",
         ):
             page.goto(server.url + address)

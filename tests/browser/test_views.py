@@ -34,7 +34,7 @@ def addresses(stage: Stage) -> dict[str, str]:
         "overview": "/", "nodes": "/nodes", "node": f"/nodes?name={seeded.failing}", "jobs": "/jobs", "job": f"/jobs?uid={seeded.job_uid}",
         "incidents": "/incidents", "operations": "/operations", "operation": f"/operations?id={seeded.operations['running']}",
         "operation-blocked": f"/operations?id={seeded.operations['blocked']}",
-        "capacity": "/capacity", "audit": "/audit", "sources": "/sources", "settings": "/settings", "automatic": "/automatic",
+        "capacity": "/capacity", "audit": "/audit", "sources": "/sources", "settings": "/settings", "automatic": "/automatic", "alerts": "/alerts",
     }  # fmt: skip
 
 
@@ -53,11 +53,12 @@ VIEWS = (
     "sources",
     "settings",
     "automatic",
+    "alerts",
 )
 FIRST_WORDS = {
     "overview": "Worst nodes", "nodes": "Agent heard", "node": "GPU 7", "jobs": "llama-70b-pretrain", "job": "Node's state", "incidents": "Who is hurt",
     "operations": "Asked by", "operation": "Steps", "operation-blocked": "It can't go on by itself",
-    "capacity": "Waiting, and why", "audit": "Asked by", "sources": "Without it", "settings": "PITWALL_STORE_URL", "automatic": "Rule",
+    "capacity": "Waiting, and why", "audit": "Asked by", "sources": "Without it", "settings": "PITWALL_STORE_URL", "automatic": "Rule", "alerts": "Muted by",
 }  # fmt: skip
 
 

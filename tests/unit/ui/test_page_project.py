@@ -33,6 +33,7 @@ def test_every_view_is_registered() -> None:
         "app.ui.views.asking",
         "app.ui.views.node_history",
         "app.ui.views.saying",
+        "app.ui.views.silencing",
     }  # parts of the nodes view, of the incidents view and of every view
     assert modules == shown | inside
 

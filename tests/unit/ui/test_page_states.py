@@ -23,7 +23,7 @@ def seeded(store_url: str) -> Seeded:
     ("view", "words"),
     [("overview", "No node is known yet. Start `pitwall agent`"), ("nodes", "No node is known yet."), ("jobs", "No job is known."),
      ("incidents", "No incident is open."), ("operations", "Nothing has been asked for yet."),
-     ("capacity", "No node is known yet."), ("audit", "Nothing was asked for or written yet."), ("sources", "No source has spoken yet."), ("automatic", "Automatic mode is off")],
+     ("capacity", "No node is known yet."), ("audit", "Nothing was asked for or written yet."), ("sources", "No source has spoken yet."), ("automatic", "Automatic mode is off"), ("alerts", "Nothing is told to anybody now.")],
 )  # fmt: skip
 def test_an_empty_store_says_what_to_do(
     open_view: OpenView, store_url: str, view: str, words: str
