@@ -20,6 +20,7 @@ from app.alerts.message import compose
 from app.alerts.model import Alert, Group
 from app.alerts.quiet_hours import is_held
 from app.alerts.routing import Way, escalations_of, root_timing, ways_of
+from app.alerts.seen import SourceSeen
 from app.alerts.silences import silencers
 from app.operations.lease import LeaseKeeper, check
 from app.settings import Settings
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 AWAY = timedelta(seconds=60)
 """A worker that finds the last one heard longer ago than this tells that nobody was active."""
+
+BLIND_TOLD = timedelta(seconds=60)
+"""A source is told of when it has been blind for so long: at a start none has been heard yet. Our judgement."""
 
 _receiver, _source = table_of(AlertReceiver), table_of(SourceStatus)
 
@@ -56,6 +60,7 @@ class AlertDesk:
         self._lease = lease
         self._clock = clock
         self._epoch: int | None = None
+        self._blind_since: dict[str, datetime] = {}
         self.looked_at: datetime | None = None
 
     def tick(self) -> int:
@@ -88,6 +93,8 @@ class AlertDesk:
             away_since=away_since,
             now=now,
         )
+        told = {one.labels["subject"] for one in opened if one.name == "SourceBlind"}
+        seen = replace(seen, sources=[self._aged(one, told, now) for one in seen.sources])
         life = live(
             facts_of(seen, page_url=self._settings.page_url, now=now),
             opened,
@@ -141,6 +148,14 @@ class AlertDesk:
                 now=now,
             )
         return len(turn.notices)
+
+    def _aged(self, source: SourceSeen, told: set[str], now: datetime) -> SourceSeen:
+        """A source that has just gone blind, or was not heard yet since the start, is not told of at once."""
+        if not source.is_blind:
+            self._blind_since.pop(source.name, None)
+            return source
+        since = self._blind_since.setdefault(source.name, now)
+        return replace(source, is_young=source.name not in told and now - since < BLIND_TOLD)
 
     def _places(
         self,

@@ -257,7 +257,13 @@ def _source(cluster: str, one: SourceSeen, base: str) -> AlertFact:
     }
     labels = _labels(cluster, "SourceBlind", scope="pipeline", subject=one.name)
     severity = "critical" if one.name in GRAVE_SOURCES else "warning"
-    return _fact(labels, said, severity, one.last_ok_at or one.updated_at, ended=not one.is_blind)
+    return _fact(
+        labels,
+        said,
+        severity,
+        one.last_ok_at or one.updated_at,
+        ended=not one.is_blind or one.is_young,
+    )
 
 
 def _dead(seen: Seen, base: str, now: datetime) -> Iterable[AlertFact]:

@@ -51,13 +51,15 @@ class OperationSeen:
 
 @dataclass(frozen=True)
 class SourceSeen:
-    """A source; `is_blind` where it is, or its own writer has said nothing for 45 s."""
+    """A source; `is_blind` where it is, or its own writer has said nothing for 45 s. `is_young`: for too short a
+    time to be told of, as at a start."""
 
     name: str
     is_blind: bool
     message: str
     last_ok_at: datetime | None
     updated_at: datetime
+    is_young: bool = False
 
 
 @dataclass(frozen=True)
