@@ -34,6 +34,16 @@ _BY_EVENTS = (
     ("request", "answered_at", ""),
     ("reservation", "released_at", ""),
     ("gpu", "observed_at", "AND health = 'Unknown'"),
+    ("alert", "ended_at", ""),
+    ("alert_delivery", "created_at", "AND state IN ('sent', 'dropped')"),
+    ("silence", "ends_at", ""),
+    # While its finding is known, its row says that the episode was dealt with.
+    (
+        "automatic_action",
+        "updated_at",
+        "AND episode NOT IN (SELECT episode FROM finding WHERE cluster = :cluster)",
+    ),
+    ("node_diagnostic", "ended_at", ""),
 )
 _MARK = Upsert(
     table="retention_mark",

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import Engine, insert, select
 
 from app.alerts.model import fingerprint
+from app.ingest.store_metrics import StoreMetrics
 from app.operations.lease import LeaseKeeper
 from app.settings import Settings
 from app.store.engine import read, write
@@ -87,3 +89,9 @@ def until(met: Callable[[], Any], what: str, *, seconds: float = 15.0) -> Any:
             return found
         time.sleep(0.05)
     raise AssertionError(f"not met within {seconds} s: {what}")
+
+
+def exposition(office: Office, cluster: str = CLUSTER) -> str:
+    registry = CollectorRegistry()
+    registry.register(StoreMetrics(office.engine, cluster, now=office.clock))
+    return generate_latest(registry).decode()

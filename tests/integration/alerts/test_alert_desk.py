@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from office import CLUSTER, Office
+from office import CLUSTER, Office, exposition
 from receiving import HttpReceiver, http_receiver
 from sqlalchemy import insert, select, update
 
@@ -419,3 +419,25 @@ def test_requests_about_alerts_are_kinds_of_requests(house: House) -> None:
         idempotency_key="", now=house.office.clock(),
     )  # fmt: skip
     assert made.state == "pending"
+
+
+@pytest.mark.postgresql
+def test_the_whole_way_on_postgresql(
+    postgresql_office: Office, tmp_path: Path, hook: HttpReceiver
+) -> None:
+    house = House(postgresql_office, tmp_path, hook)
+    house.say("n1")
+    house.fail("n1")
+    house.turn(31, "n1")
+    with write(house.office.engine) as connection:
+        acknowledge(
+            connection, CLUSTER, house.incident().id, author="ana", now=house.office.clock()
+        )
+    house.turn(10, "n1")
+    house.mend("n1")
+    for _ in range(8):
+        house.turn(60, "n1")
+    assert house.events() == ["trigger", "acknowledge", "resolve"]
+    assert reads.receivers(house.office.engine, CLUSTER)[0].last_sent_at is not None
+    assert reads.silences(house.office.engine, CLUSTER, now=house.office.clock(), over=True) == []
+    assert "pitwall_deliveries" in exposition(house.office)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 from alertmanagers import BINARY, alertmanagers, free_port
-from office import CLUSTER, Office, until
+from office import CLUSTER, Office, exposition, until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from receiving import http_receiver
@@ -31,12 +31,6 @@ needs_prometheus = pytest.mark.skipif(
     PROMETHEUS is None or PROMTOOL is None or BINARY is None,
     reason="prometheus and prometheus-alertmanager are not installed (Debian's packages of these names)",
 )
-
-
-def exposition(office: Office, cluster: str = CLUSTER) -> str:
-    registry = CollectorRegistry()
-    registry.register(StoreMetrics(office.engine, cluster, now=office.clock))
-    return generate_latest(registry).decode()
 
 
 def values(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
