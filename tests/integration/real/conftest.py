@@ -151,6 +151,7 @@ def site(
             connection=plane.connection(),
             forget_history=plane.compact,
             holding_controllers=plane.holding_controllers,
+            holding_store=plane.holding_store,
         )
         names = [f"h100-{number}" for number in range(GPU_NODES)]
         machines = {
