@@ -2,12 +2,17 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import delete, insert
 
+from app.store.engine import open_store, write
+from app.store.reads.rows import table_of
 from app.store.records import RequestRecord
+from app.store.tables import Pause
 from tests.browser.answering import answering, drain_plan
 from tests.browser.conftest import Stage
 from tests.browser.pages import assert_no_exception, keep, needs_chromium
@@ -191,3 +196,39 @@ def test_a_drained_node_is_uncordoned(visit: Visit, stage: Stage) -> None:
         ).wait_for()
         dialog.get_by_label("Typed").wait_for()
     assert seen[0].parameters == {"nodes": [stage.seeded.drained]}
+
+
+def test_all_operations_are_paused_with_a_reason_and_taken_up_again(
+    visit: Visit, stage: Stage
+) -> None:
+    with answering(stage.store_url, lambda _request: {"state": "accepted", "answer": {}}) as asked:
+        page = visit("/operations")
+        page.get_by_role("button", name="Pause…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Why").fill("cables")
+        dialog.get_by_role("button", name="Pause").click()
+        expect(dialog).to_have_count(0)
+        engine = open_store(stage.store_url)
+        with write(engine) as connection:
+            connection.execute(
+                insert(table_of(Pause)).values(
+                    cluster="default", paused_at=datetime.now(UTC), paused_by="ana", reason="cables"
+                )
+            )
+        try:
+            page = visit("/operations")
+            expect(page.get_by_text("Paused by ana")).to_be_visible()
+            expect(page.locator(".pw-pulse").get_by_text("Paused", exact=True)).to_be_visible()
+            keep(page, "operations-paused")
+            page.get_by_role("button", name="End the pause…").click()
+            page.get_by_role("dialog").get_by_label("Why it is over").fill("they are in")
+            page.get_by_role("dialog").get_by_role("button", name="End the pause").click()
+            expect(page.get_by_role("dialog")).to_have_count(0)
+        finally:
+            with write(engine) as connection:
+                connection.execute(delete(table_of(Pause)))
+            engine.dispose()
+    assert [(one.kind, one.parameters.get("text")) for one in asked] == [
+        ("pause", "cables"),
+        ("unpause", "they are in"),
+    ]

@@ -38,6 +38,7 @@ def describe(status: StatusRecord) -> dict[str, object]:
         "now": words.milliseconds(now),
         "cluster": status.cluster,
         "sources": [_source(source) for source in status.sources],
+        "held": f"Operations paused by {status.pause.paused_by}" if status.pause else None,
     }
     if not feeds or oldest is None or unheard:
         missing = words.listed(unheard or list(_FEEDS))

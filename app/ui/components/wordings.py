@@ -23,6 +23,28 @@ WORDINGS = {
         "GPU 3 reseated, node back in service",
         "Resolve the incident",
     ),
+    "pause": Wording(
+        "Pause all operations",
+        "Nothing new begins and running drains take no further step, automatic ones too, until somebody ends the pause. "
+        "Cancel, uncordon and undo go on.",
+        "Why",
+        "Change of cables in block b until 15:00",
+        "Pause",
+    ),
+    "unpause": Wording(
+        "End the pause",
+        "Drains that were held go on where they stopped.",
+        "Why it is over",
+        "Cables are in",
+        "End the pause",
+    ),
+    "reset_limit": Wording(
+        "Reset the limit",
+        "Automation may act again. What the limit counts is not changed by this; of the rate, the count begins anew.",
+        "What you looked at",
+        "Ten nodes of rack 4 lost power, it is back",
+        "Reset it",
+    ),
     "reopen": Wording(
         "Reopen",
         "It is open again until a person resolves it.",

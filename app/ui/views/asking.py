@@ -28,7 +28,7 @@ SLOW_SECONDS = 5.0
 """The worker answers within its 0.2 s tick; from here the dialog says that it may not be running."""
 
 _KEY = "question"
-MODES = {"now": "Now", "complete": "As jobs end", "deadline": "By a deadline"}
+MODES = {"now": "Now", "checkpoint": "At the next checkpoint", "complete": "As jobs end", "deadline": "By a deadline"}  # fmt: skip
 _TITLES = {
     "drain": "Drain",
     "reschedule": "Reschedule",
@@ -267,7 +267,7 @@ def _worded(question: Question, wording: Wording) -> None:
         {"incident_id": question.incident_id}
         if question.incident_id
         else {"nodes": list(question.nodes)}
-    )
+    ) | question.choice
     with st.form("ask-form", border=False):
         text = st.text_input(
             wording.label,

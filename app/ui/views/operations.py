@@ -7,7 +7,7 @@ from app.ui import live, travel, words
 from app.ui.components import parts
 from app.ui.components.text import plain
 from app.ui.guard import guarded
-from app.ui.views import asking
+from app.ui.views import asking, standing
 
 STEP_WORDS = {
     "cordon": "Cordon {}",
@@ -32,8 +32,14 @@ def show() -> None:
     if operation_id:
         _one(operation_id)
         return
-    parts.headline("operations-head", title="Operations")
+    head, buttons = st.columns([5, 2], vertical_alignment="top")
+    with head:
+        parts.headline("operations-head", title="Operations")
+    with buttons, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        standing.buttons()
+    standing.notes()
     _rows()
+    asking.show()
 
 
 @st.fragment(run_every=live.REFRESH_SECONDS)

@@ -34,6 +34,7 @@ def test_every_view_is_registered() -> None:
         "app.ui.views.node_history",
         "app.ui.views.saying",
         "app.ui.views.silencing",
+        "app.ui.views.standing",
     }  # parts of the nodes view, of the incidents view and of every view
     assert modules == shown | inside
 

@@ -6,6 +6,7 @@ pitwall.kinds.pulse = (root, data, component) => {
   const heard = well.map((source) => source.name).join(", ");
   show(root, h("div", { class: "pw-pulse", role: "status" },
     h("span", { class: "pw-cluster", title: "Cluster" }, data.cluster),
+    data.held ? h("a", { class: "pw-source pw-watch", href: "operations", "data-open": JSON.stringify({ page: "operations" }), title: data.held }, glyph("watch"), h("b", {}, "Paused")) : null,
     well.length ? h("a", { class: "pw-source pw-calm", href: "sources", "data-open": JSON.stringify({ page: "sources" }), title: `Heard: ${heard}` }, glyph("calm"), h("span", {}, amiss.length ? `${well.length} of ${data.sources.length} sources` : "All sources")) : null,
     amiss.map((source) =>
       h("span", { class: `pw-source pw-${source.tone}`, title: source.help, "data-key": source.name }, glyph(source.tone), h("span", {}, source.name),
