@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         default=None, description="Prometheus that holds dcgm-exporter's series."
     )
 
+    checkpoint_metric: str | None = Field(
+        default=None,
+        description="PromQL of when jobs last wrote a checkpoint: Unix seconds, labels namespace and job_name.",
+    )
+
     ingest_host: str = "127.0.0.1"
     ingest_port: int = Field(default=8470, ge=0, le=65535)
     token_audience: str = Field(

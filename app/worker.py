@@ -36,6 +36,7 @@ from app.store.engine import check_schema, open_store
 from app.worker_alertmanager import AlertmanagerSync, peers_of
 from app.worker_alerts import AlertDesk
 from app.worker_automatic import Automatic
+from app.worker_checkpoints import CheckpointMetric
 from app.worker_chores import Chores
 from app.worker_dcgm import DcgmWatch
 from app.worker_deliveries import Deliveries
@@ -51,7 +52,7 @@ from collectors.health import BUILT_IN, RuleSet
 from collectors.site_rules import load_rules
 from k8s.client import Connection, connect
 from k8s.errors import ConfigurationError
-from k8s.view import ClusterWatcher
+from k8s.view import ClusterView, ClusterWatcher
 from k8s.workloads import KINDS
 
 log = structlog.get_logger()
@@ -77,6 +78,7 @@ CHORES_SECONDS = 2.0
 SOURCES_SECONDS = 2.0
 PROMETHEUS_SECONDS = 15.0
 TRAINING_SECONDS = 15.0
+CHECKPOINTS_SECONDS = 15.0
 RETENTION_SECONDS = 3600.0
 PERMISSIONS_SECONDS = 20.0
 
@@ -128,10 +130,11 @@ class Worker:
         self.watcher = ClusterWatcher(watching, enabled=enabled_kinds(settings))
         self.lease = LeaseKeeper(engine, settings.cluster, holder=holder_name(), clock=clock)
         self.access = Access(acting, local=local_user(settings))
+        self.checkpoints = CheckpointMetric(settings, clock=clock)
         self.desk = RequestDesk(
             engine,
             settings=settings,
-            view=self.watcher.view,
+            view=self._view,
             lease=self.lease,
             clock=clock,
             access=self.access,
@@ -165,7 +168,7 @@ class Worker:
             engine,
             settings.cluster,
             connection=acting,
-            view=self.watcher.view,
+            view=self._view,
             lease=self.lease,
             clock=clock,
             authority=Authority(
@@ -240,6 +243,7 @@ class Worker:
             ("chores", self._when_active(self.chores.tick), CHORES_SECONDS),
             ("sources", self._when_active(self._show_sources), SOURCES_SECONDS),
             ("prometheus", self._when_active(self.dcgm.tick), PROMETHEUS_SECONDS),
+            ("checkpoints", self._when_active(self.checkpoints.tick), CHECKPOINTS_SECONDS),
             ("training", self._when_active(self.training.tick), TRAINING_SECONDS),
             ("permissions", self._when_active(self.permissions.tick), PERMISSIONS_SECONDS),
             ("retention", self._when_active(self.chores.retain), RETENTION_SECONDS),
@@ -262,6 +266,10 @@ class Worker:
         self._guarded("prometheus", self.dcgm.close)()
         self._guarded("deliveries", self.deliveries.close)()
         self._guarded("alertmanager", self.alertmanager.close)()
+
+    def _view(self) -> ClusterView:
+        """The cluster, with the checkpoints that are told by a metric."""
+        return self.checkpoints.over(self.watcher.view())
 
     def _renew(self) -> None:
         active = self.lease.renew() is not None

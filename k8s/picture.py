@@ -38,7 +38,8 @@ class ClusterView:
     that has one. metas: metadata of each workload and DaemonSet. namespaces: metadata by name.
     api_groups: those that the API server serves. watched: group and kind of what owns pods and is watched
     whole, so that an owner of such a kind which is not in metas exists no more. children: UIDs of the
-    workloads that an object controls, by its UID.
+    workloads that an object controls, by its UID. told_checkpoints: when a workload (namespace, name) last wrote
+    one, as somebody beside Kubernetes tells; empty in what a watcher gives.
     """
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class ClusterView:
     pods_by_node: Mapping[str, Mapping[str, Pod]] = field(default_factory=dict)
     pods_by_owner: Mapping[str, Mapping[str, Pod]] = field(default_factory=dict)
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    told_checkpoints: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
 
     def pods_on(self, node: str) -> Sequence[Pod]:
         """Pods bound to the node, of any phase."""

@@ -1,7 +1,8 @@
 """GPU-hours that stopping a workload throws away, now and at its next checkpoint. Pure.
 
 A job tells of its checkpoints by annotations on itself or on one of its pods: when it last wrote one
-(RFC 3339), and how many seconds lie between two.
+(RFC 3339), and how many seconds lie between two; or by a metric of the site (app/worker_checkpoints.py). The newer
+counts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -72,7 +73,17 @@ def checkpoint_of(
     metas = [pod.metadata for pod in pods]
     if (own := view.metas.get(workload_uid)) is not None:
         metas.append(own)
-    return newest_checkpoint(metas)
+    annotated, workload = newest_checkpoint(metas), view.workloads.get(workload_uid)
+    told = (
+        view.told_checkpoints.get((workload.namespace, workload.name))
+        if workload is not None
+        else None
+    )
+    if told is None or (annotated is not None and annotated.at >= told):
+        return annotated
+    if annotated is not None and annotated.interval_seconds is not None:
+        return Checkpoint(told, annotated.interval_seconds)
+    return Checkpoint(told, next((found for meta in metas if (found := _interval(meta))), None))
 
 
 def newest_checkpoint(metas: Iterable[ObjectMeta]) -> Checkpoint | None:
