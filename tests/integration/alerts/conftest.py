@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from office import Office
+from receiving import HttpReceiver, http_receiver
 
 from app.store.engine import migrate, open_store
 from tests.databases import Postgresql
@@ -27,3 +28,9 @@ def postgresql_office(postgresql: Postgresql) -> Iterator[Office]:  # noqa: F811
     engine = open_store(url)
     yield Office(engine, url)
     engine.dispose()
+
+
+@pytest.fixture
+def hook() -> Iterator[HttpReceiver]:
+    with http_receiver() as found:
+        yield found

@@ -3,6 +3,7 @@
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ class Heard:
     path: str
     headers: dict[str, str]
     document: Any
+    status: int = 200
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -37,15 +40,14 @@ def http_receiver() -> Iterator[HttpReceiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             document = json.loads(body) if body else None
-            found.heard.append(Heard(self.path, dict(self.headers), document))
-            self._answer()
+            self._answer(document)
 
         def do_GET(self) -> None:
-            found.heard.append(Heard(self.path, dict(self.headers), None))
-            self._answer()
+            self._answer(None)
 
-        def _answer(self) -> None:
+        def _answer(self, document: Any) -> None:
             status, headers = found.answers.pop(0) if found.answers else found.always
+            found.heard.append(Heard(self.path, dict(self.headers), document, status))
             self.send_response(status)
             for name, value in {"Content-Length": "0", **headers}.items():
                 self.send_header(name, value)

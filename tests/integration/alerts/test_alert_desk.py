@@ -1,140 +1,22 @@
 """From what happens to what a person is told, through the real store: each rule of what alerting must not get wrong."""
 
-from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from house import House
 from office import CLUSTER, Office, exposition
-from receiving import HttpReceiver, http_receiver
+from receiving import HttpReceiver
 from sqlalchemy import insert, select, update
 
-from app.alerts.config import AlertConfig, parse_config
 from app.store.engine import read, write
 from app.store.reads import alerts as reads
 from app.store.reads.rows import table_of
 from app.store.requests import submit
 from app.store.sources import note_source
-from app.store.tables import Alert, AlertDelivery, Incident, Silence
+from app.store.tables import Alert, AlertDelivery, Silence
 from app.store.writes.incident_words import acknowledge
-from app.store.writes.incidents import refresh_incidents
-from app.store.writes.reports import store_reports
-from app.worker_alerts import AlertDesk
-from app.worker_deliveries import Deliveries
-from tests.reports import finding, report
-
-CONFIG = """
-[[receiver]]
-name = "pager"
-url_file = "{folder}/pager"
-
-[[receiver]]
-name = "chat"
-url_file = "{folder}/chat"
-
-[root]
-receivers = ["pager"]
-{more}
-"""
-
-
-class House:
-    """Nodes that report, the desk that decides, the outbox that sends."""
-
-    def __init__(
-        self, office: Office, folder: Path, hook: HttpReceiver, more: str = "", **settings: Any
-    ) -> None:
-        self.office = office
-        for name in ("pager", "chat"):
-            (folder / name).write_text(f"json://{hook.url}/{name}")
-        self.hook = hook
-        self.config: AlertConfig = parse_config(CONFIG.format(folder=folder, more=more))
-        self.settings = office.settings.model_copy(update=settings)
-        self.sequence: Counter[str] = Counter()
-        self.faults: dict[str, tuple[str, ...]] = {}
-        self.restart()
-
-    def restart(self) -> None:
-        """The worker is another one now; nothing but the store is left."""
-        self.desk = AlertDesk(
-            self.office.engine,
-            self.config,
-            settings=self.settings,
-            lease=self.office.lease,
-            clock=self.office.clock,
-        )
-        self.deliveries = Deliveries(
-            self.office.engine,
-            self.config,
-            settings=self.settings,
-            lease=self.office.lease,
-            clock=self.office.clock,
-        )
-
-    def say(self, *nodes: str, sources: bool = True) -> None:
-        """What these nodes' agents say now; the sources are well."""
-        now = self.office.clock()
-        said = []
-        for node in nodes:
-            self.sequence[node] += 1
-            found = [finding(one, severity="fatal", since=now) for one in self.faults.get(node, ())]
-            said.append(
-                msgspec.structs.replace(
-                    report(node, self.sequence[node], findings=found),
-                    cluster=CLUSTER,
-                    observed_at=now,
-                )
-            )
-        with write(self.office.engine) as connection:
-            if said:
-                store_reports(connection, CLUSTER, said, now)
-            refresh_incidents(connection, CLUSTER, now)
-            for source in ("agents", "kubernetes", "ingest", "worker") if sources else ():
-                note_source(connection, CLUSTER, source, state="ok", now=now)
-
-    def fail(self, *nodes: str, episode: str = "e") -> None:
-        for node in nodes:
-            self.faults[node] = (f"{episode}-{node}",)
-        self.say(*nodes)
-
-    def mend(self, *nodes: str) -> None:
-        for node in nodes:
-            self.faults[node] = ()
-        self.say(*nodes)
-
-    def turn(self, seconds: float = 0, *nodes: str) -> None:
-        """So much time passes, in which all goes on."""
-        self.office.pass_time(seconds=seconds)
-        self.say(*nodes)
-        self.desk.tick()
-        while self.deliveries.tick():
-            pass
-
-    def told(self, receiver: str = "pager") -> list[tuple[str, str]]:
-        return [
-            (h.document["event"], h.document["title"])
-            for h in self.hook.heard
-            if h.path == f"/{receiver}"
-        ]
-
-    def events(self, receiver: str = "pager") -> list[str]:
-        return [event for event, _ in self.told(receiver)]
-
-    def open(self) -> list[Any]:
-        return reads.alerts(self.office.engine, CLUSTER)
-
-    def incident(self) -> Any:
-        with read(self.office.engine) as connection:
-            return connection.execute(select(table_of(Incident))).first()
-
-
-@pytest.fixture
-def hook() -> Iterator[HttpReceiver]:
-    with http_receiver() as found:
-        yield found
 
 
 @pytest.fixture
@@ -373,44 +255,6 @@ def test_a_drains_start_stuck_failed_and_done_are_told_once_each(house: House) -
     assert sum("began" in title for title in titles) == 1, titles
     assert sum("is stuck" in title for title in titles) == 1, titles
     assert sum("is done" in title for title in titles) == 1, titles
-
-
-def test_a_storm_is_told_by_incident_and_not_by_finding(
-    office: Office, tmp_path: Path, hook: HttpReceiver, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """10,000 findings on 200 nodes through the real store: what a person gets, and how long it takes without group wait."""
-    house = House(office, tmp_path, hook, "group_wait_seconds = 0")
-    names = [f"h100-{number:03}" for number in range(200)]
-    house.say(*names)
-    house.turn()
-    begun = office.clock()
-    for wave in range(50):  # 200 findings a wave, one a node
-        for name in names:
-            house.faults[name] = (*house.faults.get(name, ()), f"e{wave}-{name}")
-        house.say(*names) if wave % 10 == 9 else None
-    house.turn(0)
-    with read(office.engine) as connection:
-        from app.store.tables import Finding
-
-        findings = connection.execute(select(table_of(Finding).c.episode)).all()
-        rows = connection.execute(select(table_of(AlertDelivery))).all()
-    took = [(row.created_at - begun).total_seconds() for row in rows]
-    for _ in range(6):
-        house.turn(301, *names)
-    incidents = {
-        one.incident_id
-        for one in reads.alerts(office.engine, CLUSTER, limit=1000)
-        if one.incident_id
-    }
-    with capsys.disabled():
-        print(
-            f"\n{len(findings)} findings on {len(names)} nodes: {len(incidents)} incidents are alerts, "
-            f"{len(house.told())} messages to a person in half an hour; finding to outbox at most {max(took):.1f} s"
-        )
-    assert len(findings) == 10_000
-    assert 1 <= len(house.told()) <= 10
-    assert max(took) < 10
-    assert len(incidents) <= 200
 
 
 def test_requests_about_alerts_are_kinds_of_requests(house: House) -> None:
