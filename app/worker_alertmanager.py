@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine, or_, select, update
@@ -22,6 +23,7 @@ from app.notifications.alertmanager import (
     Outgoing,
     Peer,
     PeerError,
+    PeerRefused,
     PeerSilence,
 )
 from app.operations.lease import LeaseKeeper, check
@@ -70,6 +72,7 @@ class AlertmanagerSync:
         self._clock = clock
         self._told = {peer.name: _Told() for peer in self._peers}
         self._silences_at: datetime | None = None
+        self._refused: set[str] = set()
         self._pool = ThreadPoolExecutor(max(1, len(self._peers)), thread_name_prefix="alertmanager")
 
     def tick(self) -> int:
@@ -173,18 +176,26 @@ class AlertmanagerSync:
                 )
             ).all()
         for row in rows:
-            if row.ended_by is not None or row.ends_at <= now:
-                if row.alertmanager_id:
-                    peer.end_silence(row.alertmanager_id)
-                    self._set(row.id, {"alertmanager_id": None}, now)
-                continue
-            given = peer.put_silence(
-                PeerSilence(
-                    "", tuple(row.matchers), row.author, f"{row.reason} (Pitwall {row.id})",
-                    max(row.starts_at, now), row.ends_at, False,
-                )
-            )  # fmt: skip
-            self._set(row.id, {"alertmanager_id": given}, now)
+            try:
+                self._write_silence(peer, row, now)
+            except PeerRefused as error:  # this one alone: the others, and reading, go on
+                if row.id not in self._refused:
+                    log.warning("silence is refused", silence=row.id, error=str(error))
+                self._refused.add(row.id)
+
+    def _write_silence(self, peer: Peer, row: Any, now: datetime) -> None:
+        if row.ended_by is not None or row.ends_at <= now:
+            if row.alertmanager_id:
+                peer.end_silence(row.alertmanager_id)
+                self._set(row.id, {"alertmanager_id": None}, now)
+            return
+        given = peer.put_silence(
+            PeerSilence(
+                "", tuple(row.matchers), row.author, f"{row.reason} (Pitwall {row.id})",
+                max(row.starts_at, now), row.ends_at, False,
+            )
+        )  # fmt: skip
+        self._set(row.id, {"alertmanager_id": given}, now)
 
     def _take_silences(self, found: Sequence[PeerSilence], now: datetime) -> None:
         with write(self._engine) as connection:
@@ -261,7 +272,10 @@ def _push(peer: Peer, alerts: Sequence[Outgoing], now: datetime) -> str:
 
 
 def _outgoing(connection: Connection, cluster: str, now: datetime) -> list[Outgoing]:
-    """What is open, what ended lately, and the label sets that a rise of severity left behind."""
+    """What is open, what ended lately, and the label sets that a rise of severity left behind.
+
+    Alertmanager knows an alert by its labels alone, so an end is left out where the same labels are open again.
+    """
     rows = connection.execute(
         select(
             _alert.c.labels,
@@ -283,7 +297,12 @@ def _outgoing(connection: Connection, cluster: str, now: datetime) -> list[Outgo
             Outgoing(labels, row.annotations, row.started_at, row.ended_at or now, link)
             for labels in outgrown(row.labels, row.annotations)
         ]
-    return found
+    is_open = {_identity(one) for one in found if one.ended_at is None}
+    return [one for one in found if one.ended_at is None or _identity(one) not in is_open]
+
+
+def _identity(alert: Outgoing) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(alert.labels.items()))
 
 
 def _digest(alerts: Sequence[Outgoing]) -> str:

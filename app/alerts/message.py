@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from app.alerts.config import Templates
 from app.alerts.grouping import Notice
 from app.alerts.model import Alert, Group, gravest
+
+log = structlog.get_logger()
 
 TITLE_LENGTH = 100
 LINE_LENGTH = 400
@@ -26,8 +29,14 @@ _ENVIRONMENT = SandboxedEnvironment(
 )
 
 
-def compose(notice: Notice, *, cluster: str, page_url: str, templates: Templates) -> dict[str, Any]:
-    """The document that the outbox keeps and the receiver is sent."""
+def compose(
+    notice: Notice, *, cluster: str, page_url: str, templates: Templates, strict: bool = False
+) -> dict[str, Any]:
+    """The document that the outbox keeps and the receiver is sent.
+
+    A site's template that can't be rendered for this notice gives way to the built-in text, so that it holds up no
+    alert; with `strict` it raises ValueError.
+    """
     firing = [describe(one) for one in notice.firing]
     ended = [describe(one) for one in notice.ended]
     severity = gravest([one.severity for one in (*notice.firing, *notice.ended)])
@@ -41,8 +50,8 @@ def compose(notice: Notice, *, cluster: str, page_url: str, templates: Templates
     }
     title, body = _title(said), _body(said)
     said |= {"title": title, "body": body}
-    title = clean(_rendered(templates.title, said, title))[:TITLE_LENGTH] or title
-    body = _rendered(templates.body, said, body)[:BODY_LENGTH] or body
+    title = clean(_site_text("title", templates, said, title, strict))[:TITLE_LENGTH] or title
+    body = _site_text("body", templates, said, body, strict)[:BODY_LENGTH] or body
     first = (firing or ended or [{}])[0]
     return {
         "title": title,
@@ -92,7 +101,11 @@ def check_templates(templates: Templates, *, cluster: str, page_url: str) -> Non
                 continue
             try:
                 compose(
-                    notice, cluster=cluster, page_url=page_url, templates=Templates(**{name: text})
+                    notice,
+                    cluster=cluster,
+                    page_url=page_url,
+                    templates=Templates(**{name: text}),
+                    strict=True,
                 )
             except ValueError as error:
                 raise ValueError(f"templates.{name}, {notice.event}: {error}") from error
@@ -106,12 +119,31 @@ def clean(text: object) -> str:
     )[:LINE_LENGTH]
 
 
+def _site_text(
+    name: str, templates: Templates, said: Mapping[str, Any], otherwise: str, strict: bool
+) -> str:
+    try:
+        return _rendered(getattr(templates, name), said, otherwise)
+    except ValueError as error:
+        if strict:
+            raise
+        log.warning("template gives way to the built-in text", template=name, error=str(error))
+        return otherwise
+
+
 def _rendered(template: str | None, said: Mapping[str, Any], otherwise: str) -> str:
     if template is None:
         return otherwise
     try:
         return _ENVIRONMENT.from_string(template).render(**said).strip()
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+    ) as error:
         raise ValueError(f"it can't be rendered: {error}") from error
 
 

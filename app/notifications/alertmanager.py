@@ -28,6 +28,10 @@ class PeerError(PitwallError):
     """A peer did not do what it was asked: names it and what was tried."""
 
 
+class PeerRefused(PeerError):
+    """A peer answered that what it was asked is wrong (4xx): the next thing may still be asked of it."""
+
+
 @dataclass(frozen=True)
 class Outgoing:
     """An alert as it is pushed; ended_at None while it is firing or unknown."""
@@ -118,7 +122,8 @@ class Peer:
         if missing_is_fine and (answer.status_code == 404 or "not found" in answer.text):
             return answer
         if not answer.is_success:
-            raise PeerError(
+            kind = PeerRefused if answer.is_client_error else PeerError
+            raise kind(
                 f"Alertmanager {self.name} answered {answer.status_code} when asked to {what}: {answer.text[:200]}"
             )
         return answer

@@ -14,6 +14,9 @@ from app.errors import RequestRefused
 from app.store.reads.rows import table_of
 from app.store.tables import AlertDelivery
 
+NEVER_ARRIVED = "what it ends never arrived"
+"""Why a later row of a key was dropped: comes back with the row that never arrived, when that is sent again."""
+
 CLAIM = timedelta(seconds=60)
 """Longer than any sending takes (app.notifications.sending)."""
 
@@ -63,7 +66,7 @@ def claim_due(
                 cluster,
                 row.id,
                 state="dropped",
-                last_error="what it ends never arrived",
+                last_error=NEVER_ARRIVED,
             )
             continue
         _set(connection, cluster, row.id, attempts=row.attempts + 1, claimed_until=now + CLAIM)
@@ -104,8 +107,31 @@ def note_failed(
 
 
 def send_again(connection: Connection, cluster: str, delivery_id: str, *, now: datetime) -> None:
-    """A person wants what was given up to be tried anew. Raises RequestRefused."""
+    """A person wants what was given up to be tried anew, with what was dropped as it never arrived.
+
+    Raises RequestRefused.
+    """
     _require(connection, cluster, delivery_id, "dead")
+    again = connection.execute(
+        select(_row.c.receiver, _row.c.deduplication_key, _row.c.number).where(
+            _row.c.cluster == cluster, _row.c.id == delivery_id
+        )
+    ).one()
+    for later in (
+        connection.execute(
+            select(_row.c.id).where(
+                _row.c.cluster == cluster,
+                _row.c.receiver == again.receiver,
+                _row.c.deduplication_key == again.deduplication_key,
+                _row.c.number > again.number,
+                _row.c.state == "dropped",
+                _row.c.last_error == NEVER_ARRIVED,
+            )
+        )
+        .scalars()
+        .all()
+    ):
+        _set(connection, cluster, later, state="pending", created_at=now, next_attempt_at=now)
     _set(
         connection,
         cluster,

@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, update
 from app.notifications.alertmanager import Peer, PeerError
 from app.store.engine import read, write
 from app.store.reads.rows import table_of
-from app.store.tables import Silence, SourceStatus
+from app.store.tables import Alert, Silence, SourceStatus
 from app.worker_alertmanager import AlertmanagerSync
 
 
@@ -80,6 +80,53 @@ def test_they_are_sent_again_each_half_minute_and_not_at_every_turn(stage: Stage
     assert [stage.sync.tick() for _ in range(4)] == [1, 0, 0, 0]
     stage.office.pass_time(seconds=31)
     assert stage.sync.tick() == 1
+
+
+@pytest.mark.parametrize("ended_id", ["a", "z"], ids=["sorts first", "sorts last"])
+def test_what_fires_again_is_not_ended_by_its_last_end(stage: Stage, ended_id: str) -> None:
+    now, table = stage.office.clock(), table_of(Alert)
+    open_id = stage.office.alert("SourceBlind", subject="agents")
+    with write(stage.office.engine) as connection:
+        row = dict(
+            connection.execute(select(table).where(table.c.id == open_id)).mappings().one()
+        ) | {
+            "id": ended_id,
+            "state": "resolved",
+            "started_at": now - timedelta(minutes=8),
+            "ended_at": now - timedelta(minutes=5),
+        }
+        connection.execute(insert(table).values(**row))
+        connection.execute(update(table).where(table.c.id == open_id).values(id="m"))
+    stage.sync.tick()
+    until(lambda: len(stage.running[0].alerts()) == 1, "it fires there")
+
+
+def test_a_silence_that_is_refused_holds_up_no_other(stage: Stage) -> None:
+    now = stage.office.clock()
+    with write(stage.office.engine) as connection:
+        for name, op, value in (("s1", "=~", ".*"), ("s2", "=", "n1")):
+            silence = {
+                "cluster": CLUSTER, "id": name, "kind": "silence", "author": "ana", "reason": "cables", "created_at": now,
+                "matchers": [{"label": "node", "op": op, "value": value}], "starts_at": now,
+                "ends_at": now + timedelta(hours=2), "origin": "pitwall",
+            }  # fmt: skip
+            connection.execute(insert(table_of(Silence)).values(**silence))
+    foreign = {
+        "matchers": [{"name": "rack", "value": "r1", "isRegex": False, "isEqual": True}],
+        "startsAt": now.isoformat(),
+        "endsAt": (now + timedelta(hours=1)).isoformat(),
+        "createdBy": "bo",
+        "comment": "c",
+    }
+    httpx.post(stage.running[0].url + "/api/v2/silences", json=foreign).raise_for_status()
+    stage.sync.tick()
+    assert {one["createdBy"] for one in stage.running[0].silences()} == {"ana", "bo"}
+    with read(stage.office.engine) as connection:
+        rows = connection.execute(select(table_of(Silence))).all()
+    assert {row.author: bool(row.alertmanager_id) for row in rows if row.id != "s1"} == {
+        "ana": True,
+        "bo": True,
+    }
 
 
 def test_a_racks_alert_mutes_its_nodes_and_no_other(stage: Stage) -> None:

@@ -174,6 +174,23 @@ def test_what_was_given_up_can_be_sent_again_or_dropped_by_a_person(
     assert (office.rows()[first].state, office.rows()[second].state) == ("sent", "dropped")
 
 
+def test_what_is_sent_again_brings_back_the_resolve_that_was_dropped_with_it(
+    office: Office, deliveries: Deliveries, receiver: HttpReceiver
+) -> None:
+    trigger = office.deliver("hook", event="trigger", number=1)
+    office.deliver("hook", event="resolve", number=2)
+    receiver.always = (400, {})
+    for _ in range(2):
+        deliveries.tick()
+    receiver.heard.clear()
+    receiver.always = (200, {})
+    with write(office.engine) as connection:
+        send_again(connection, CLUSTER, trigger, now=office.clock())
+    for _ in range(2):
+        deliveries.tick()
+    assert [event for _, event in events(receiver)] == ["trigger", "resolve"]
+
+
 def _refuses(call: Callable[[], None], said: str) -> None:
     with pytest.raises(RequestRefused, match=said):
         call()

@@ -261,3 +261,44 @@ class _prometheus:  # noqa: N801  reads as the function it is used as
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(20)
+
+
+@needs_prometheus
+def test_critical_and_fatal_incidents_of_a_scope_are_one_alert(tmp_path: Path) -> None:
+    assert PROMTOOL is not None
+    said = "2 open incidents of scope node are critical or fatal."
+    case = {
+        "rule_files": [str(RULES / "rules.yaml")],
+        "tests": [
+            {
+                "interval": "30s",
+                "input_series": [
+                    {
+                        "series": f'pitwall_incidents_open{{severity="{severity}",scope="node"}}',
+                        "values": "1x20",
+                    }
+                    for severity in ("critical", "fatal")
+                ],
+                "alert_rule_test": [
+                    {
+                        "eval_time": "2m",
+                        "alertname": "PitwallIncident",
+                        "exp_alerts": [
+                            {
+                                "exp_labels": {"severity": "critical", "scope": "node"},
+                                "exp_annotations": {
+                                    "summary": said,
+                                    "action": "See pitwall incidents.",
+                                },
+                            }
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "case.yml").write_text(yaml.safe_dump(case))
+    done = subprocess.run(
+        [PROMTOOL, "test", "rules", str(tmp_path / "case.yml")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

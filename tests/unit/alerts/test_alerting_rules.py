@@ -342,3 +342,12 @@ def test_a_sites_templates_are_used_and_checked_at_the_start() -> None:
         templates = parse_config(f"[templates]\nbody = '''{bad}'''\n").templates
         with pytest.raises(ValueError, match=r"templates\.body"):
             check_templates(templates, cluster="c", page_url="http://p")
+
+
+def test_a_template_that_a_notice_does_not_fit_holds_up_no_alert() -> None:
+    templates = parse_config("[templates]\ntitle = '{{ alerts[0].labels.nowhere }}'\n").templates
+    (notice,) = turned([alert(seconds=60)]).notices
+    message = compose(notice, cluster="c", page_url="http://p", templates=templates)
+    assert message["title"].endswith("a is ill")
+    with pytest.raises(ValueError, match="nowhere"):
+        compose(notice, cluster="c", page_url="http://p", templates=templates, strict=True)
