@@ -57,7 +57,7 @@ class Deliveries:
         now = self._clock()
         with write(self._engine) as connection:
             check(connection, self._cluster, held=self._lease.require(), now=now)
-            due = claim_due(connection, self._cluster, now=now)
+            due = claim_due(connection, self._cluster, now=now, failing=sorted(self._failing))
         if not due:
             return 0
         receivers = self._receivers()

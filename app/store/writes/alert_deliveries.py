@@ -4,6 +4,7 @@ Of one deduplication key at a receiver they go in the order of `number`: a resol
 A row whose sender died is due again when its claim is over, under the same id: at least once.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,16 +38,24 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 def claim_due(
-    connection: Connection, cluster: str, *, now: datetime, limit: int = 50
+    connection: Connection,
+    cluster: str,
+    *,
+    now: datetime,
+    limit: int = 50,
+    failing: Collection[str] = (),
 ) -> list[Delivery]:
-    """Claims what is due, oldest first, at most one of each deduplication key."""
+    """Claims what is due, oldest first, at most one of each deduplication key.
+
+    Of each receiver that is `failing` one row alone, to see whether it is back: the others wait for no more of it.
+    """
     same = and_(
         _before.c.cluster == _row.c.cluster,
         _before.c.receiver == _row.c.receiver,
         _before.c.deduplication_key == _row.c.deduplication_key,
         _before.c.number < _row.c.number,
     )
-    rows = connection.execute(
+    due = (
         select(_row)
         .where(
             _row.c.cluster == cluster,
@@ -56,8 +65,10 @@ def claim_due(
             ~exists(select(_before.c.id).where(same, _before.c.state == "pending")),
         )
         .order_by(_row.c.next_attempt_at, _row.c.created_at, _row.c.id)
-        .limit(limit)
-    ).all()
+    )
+    rows = list(connection.execute(due.where(_row.c.receiver.not_in(failing)).limit(limit)))
+    for receiver in failing:
+        rows += connection.execute(due.where(_row.c.receiver == receiver).limit(1))
     claimed: list[Delivery] = []
     for row in rows:
         if row.event in ("resolve", "acknowledge") and _never_arrived(connection, row):

@@ -191,6 +191,22 @@ def test_what_is_sent_again_brings_back_the_resolve_that_was_dropped_with_it(
     assert [event for _, event in events(receiver)] == ["trigger", "resolve"]
 
 
+def test_of_a_receiver_that_fails_one_message_is_tried_at_a_time_until_it_takes_one(
+    office: Office, deliveries: Deliveries, receiver: HttpReceiver
+) -> None:
+    receiver.always = (503, {})
+    for number in range(20):
+        office.deliver("hook", key=f"k{number}")
+    assert deliveries.tick() == 20, "nobody knew yet"
+    office.pass_time(minutes=20)
+    assert [deliveries.tick() for _ in range(2)] == [1, 1]
+    receiver.always = (200, {})
+    assert [deliveries.tick() for _ in range(3)] == [1, 17, 0]
+    office.pass_time(minutes=20)
+    deliveries.tick()
+    assert {row.state for row in office.rows().values()} == {"sent"}
+
+
 def _refuses(call: Callable[[], None], said: str) -> None:
     with pytest.raises(RequestRefused, match=said):
         call()
